@@ -1,0 +1,245 @@
+"""Settings from the world: a TOML file, environment variables, and the secrets that either of them refers to.
+
+A value may stand elsewhere: ``env:NAME`` is the environment variable of that name, ``file:PATH`` the content of that
+file, without the white space around it. This holds for the keys, for every text of a ``[[notify]]`` block, and for
+whatever an environment variable of ours says. A text that itself begins with ``env:`` or ``file:`` has to be put where
+such a reference leads.
+
+Relative paths in a file (``file:``, ``spool``, ``serve.cert``, ``serve.key``, also the default of ``spool``) start at
+the folder of that file, so that a service and a command line started elsewhere mean the same outbox; those in an
+environment variable start at the current folder.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, get_args, get_origin
+
+import msgspec
+
+from postbox_plugin.errors import SettingsError
+from postbox_plugin.hookspecs import NAME
+from postbox_plugin.settings import ServeSettings, Settings, from_mapping
+
+__all__ = ["CONFIG_VARIABLE", "VARIABLES", "load", "set_by_environment"]
+
+CONFIG_VARIABLE: Final = f"{NAME.upper()}_CONFIG"
+"""The environment variable that names the TOML file for the command line."""
+
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+_LINE: Final = re.compile(r"\s*\(at line (\d+), column (\d+)\)\Z")
+_DEFAULT_SPOOL: Final[str] = next(field.default for field in msgspec.structs.fields(Settings) if field.name == "spool")
+
+
+def _settings(kind: type[msgspec.Struct], path: tuple[str, ...] = ()) -> dict[str, tuple[tuple[str, ...], Any]]:
+    found: dict[str, tuple[tuple[str, ...], Any]] = {}
+    for field in msgspec.structs.fields(kind):
+        place = (*path, field.name)
+        if field.type is ServeSettings:
+            found |= _settings(ServeSettings, place)
+        else:
+            found["_".join((NAME, *place)).upper()] = (place, field.type)
+    return found
+
+
+_PLACES: Final = _settings(Settings)
+
+VARIABLES: Final[Mapping[str, str]] = {variable: ".".join(place) for variable, (place, _) in _PLACES.items()}
+"""Every environment variable that holds a setting, with that setting: ``POSTBOX_SERVE_HTTP`` holds ``serve.http``."""
+
+
+def load(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
+    """Read the settings. An environment variable outweighs what the file says.
+
+    Lists are separated by commas (``POSTBOX_KEYS=env:NEW,env:OLD``), ``POSTBOX_NOTIFY`` is a JSON list of objects,
+    and an empty variable is an empty value.
+
+    :param path: the TOML file, or ``None`` to read the environment alone.
+    :param environ: the environment, as a rule ``os.environ``.
+    :raises SettingsError: naming the file or variable, the setting, what is wrong and what to write.
+    """
+    where = "the environment" if path is None else str(path)
+    variables = set_by_environment(environ)
+    values = {} if path is None else _from_file(Path(path), environ, [_PLACES[variable][0] for variable in variables])
+    for variable in variables:
+        place, kind = _PLACES[variable]
+        try:
+            _put(values, place, _converted(environ[variable], ".".join(place), kind, _References(Path(), environ)))
+        except SettingsError as error:
+            raise error.at(variable) from None
+    if path is None:
+        _need(values, "domain", "POSTBOX_DOMAIN=click.example.com")
+        _need(values, "keys", "POSTBOX_KEYS to what `postbox keys new` prints")
+    try:
+        return from_mapping(values, where)
+    except SettingsError as error:
+        # File and environment are one to whoever checks the settings, but not to whoever has to correct them.
+        blamed = (variable for variable in variables if _concerns(error.key, VARIABLES[variable]))
+        raise error.at(next(blamed, where)) from None
+
+
+def set_by_environment(environ: Mapping[str, str]) -> list[str]:
+    """Those of :data:`VARIABLES` that are set, even if to nothing.
+
+    :param environ: the environment.
+    """
+    return [variable for variable in VARIABLES if variable in environ]
+
+
+class _References:
+    """Follows ``env:`` and ``file:``.
+
+    :param folder: what a relative path is relative to.
+    :param environ: the environment.
+    """
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        self._folder = folder
+        self._environ = environ
+
+    def follow(self, key: str, text: str) -> str:
+        scheme, colon, name = text.partition(":")
+        if not colon or scheme not in ("env", "file"):
+            return text
+        value = self._variable(key, name) if scheme == "env" else self._content(key, name)
+        if not value:
+            raise SettingsError(key, f"{text} is empty", "Put the value there")
+        return value
+
+    def everywhere(self, key: str, value: Any) -> Any:
+        """The same value with every text in it followed, also those in lists and tables."""
+        if isinstance(value, str):
+            return self.follow(key, value)
+        if isinstance(value, list):
+            return [self.everywhere(f"{key}[{place}]", item) for place, item in enumerate(value)]
+        if isinstance(value, dict):
+            return {name: self.everywhere(f"{key}.{name}", item) for name, item in value.items()}
+        return value
+
+    def _variable(self, key: str, name: str) -> str:
+        if name not in self._environ:
+            problem = f"env:{name} refers to an environment variable that is not set"
+            raise SettingsError(key, problem, f"Set {name}, or write the value some other way")
+        return self._environ[name].strip()
+
+    def _content(self, key: str, name: str) -> str:
+        path = self._folder / name
+        try:
+            return path.read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            remedy = f"Make {path} a readable file that holds nothing but the value"
+            raise SettingsError(key, f"file:{name} cannot be read ({_why(error)})", remedy) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise SettingsError(
+            "the file", "does not exist", "Write it, or name the one that is meant", str(path)
+        ) from None
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f"line {line}", "is not UTF-8", "Save the file as UTF-8", str(path)) from None
+    except OSError as error:
+        raise SettingsError("the file", f"cannot be read ({_why(error)})", "Make it readable", str(path)) from None
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        problem = str(error)
+        place = _LINE.search(problem)
+        line = int(place[1]) if place else text.count("\n") + 1
+        problem = problem[: place.start()] if place else problem.removesuffix(" (at end of document)")
+        remedy = 'Write TOML: name = "text", name = 1, name = true, name = ["text"]'
+        raise SettingsError(f"line {line}", f"is not TOML ({problem})", remedy, str(path)) from None
+
+
+def _from_file(path: Path, environ: Mapping[str, str], outweighed: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """The values of a file, without those that the environment outweighs; references followed, paths anchored."""
+    values = _read(path)
+    for place in outweighed:
+        _drop(values, place)
+    references = _References(path.parent, environ)
+    for name in ("keys", "notify"):
+        if name in values:
+            try:
+                values[name] = references.everywhere(name, values[name])
+            except SettingsError as error:
+                raise error.at(str(path)) from None
+    if ("spool",) not in outweighed:
+        values.setdefault("spool", _DEFAULT_SPOOL)
+    for table, name in ((values, "spool"), (values.get("serve"), "cert"), (values.get("serve"), "key")):
+        if isinstance(table, dict) and isinstance(table.get(name), str) and table[name]:
+            table[name] = str(path.parent / table[name])
+    return values
+
+
+def _converted(text: str, key: str, kind: Any, references: _References) -> Any:
+    """The value of an environment variable, in the type of its setting."""
+    if get_origin(kind) is Sequence and get_args(kind) == (str,):
+        items = [item.strip() for item in text.split(",")] if text.strip() else []
+        return references.everywhere(key, items)
+    text = references.follow(key, text.strip())
+    if get_origin(kind) is Sequence:
+        return _blocks(key, text, references)
+    if kind is bool:
+        return _truth(key, text)
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            what = "a whole number" if kind is int else "a number"
+            raise SettingsError(key, f"{text!r} is not {what}", f"Write {what}") from None
+    return text
+
+
+def _truth(key: str, text: str) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise SettingsError(key, f"{text!r} is neither true nor false", "Write true or false")
+    return text.lower() in _TRUE
+
+
+def _blocks(key: str, text: str, references: _References) -> Any:
+    example = """Write for example [{"use": "log", "path": "clicks.jsonl"}]"""
+    try:
+        blocks = msgspec.json.decode(text or "[]", type=list[dict[str, Any]])
+    except msgspec.DecodeError:
+        raise SettingsError(key, "is not a JSON list of objects", example) from None
+    return references.everywhere(key, blocks)
+
+
+def _put(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
+    *tables, name = place
+    table: Any = values
+    for step in tables:
+        table = table.setdefault(step, {})
+        if not isinstance(table, dict):
+            return  # the file has something else where the table belongs; checking the settings says so
+    table[name] = value
+
+
+def _drop(values: dict[str, Any], place: tuple[str, ...]) -> None:
+    *tables, name = place
+    table: Any = values
+    for step in tables:
+        table = table.get(step) if isinstance(table, dict) else None
+    if isinstance(table, dict):
+        table.pop(name, None)
+
+
+def _need(values: dict[str, Any], key: str, example: str) -> None:
+    if key not in values:
+        raise SettingsError(key, "is missing", f"Set {example}, or give a postbox.toml", "the environment")
+
+
+def _concerns(key: str, setting: str) -> bool:
+    return key == setting or key.startswith((f"{setting}[", f"{setting}."))
+
+
+def _why(error: OSError | ValueError) -> str:
+    return error.strerror or type(error).__name__ if isinstance(error, OSError) else "it is not UTF-8 text"

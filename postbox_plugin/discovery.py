@@ -1,0 +1,77 @@
+"""What is installed: the entry points of the three groups, each loaded at most once, when it is first needed, and
+guarded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import msgspec
+
+from postbox_plugin.hookspecs import NAME
+
+__all__ = ["COMMANDS", "DISABLED_VARIABLE", "NOTIFIERS", "PLUGINS", "Installed", "installed"]
+
+PLUGINS: Final = NAME
+"""Plugins that are on once they are installed: modules, instances, or classes without arguments."""
+
+NOTIFIERS: Final = f"{NAME}.notifiers"
+"""Classes whose keyword arguments are the options of a ``[[notify]]`` block."""
+
+COMMANDS: Final = f"{NAME}.commands"
+"""Further subcommands of ``postbox``: functions or ``typer.Typer`` objects."""
+
+DISABLED_VARIABLE: Final = "POSTBOX_DISABLED_PLUGINS"
+"""The environment variable that names what is not to be loaded, separated by commas."""
+
+_log = logging.getLogger("postbox.plugins")
+
+
+class Installed(msgspec.Struct, frozen=True, kw_only=True):
+    """One entry point.
+
+    :ivar name: its name.
+    :ivar source: the distribution and version that brings it, and the object it names.
+    :ivar blocked: whether the environment says not to load it.
+    :ivar value: what it names; ``None`` if it is blocked or could not be loaded.
+    :ivar error: why it could not be loaded; ``""`` if it could.
+    """
+
+    name: str
+    source: str
+    blocked: bool = False
+    value: Any = None
+    error: str = ""
+
+
+def installed(group: str) -> Iterator[Installed]:
+    """The entry points of a group. One that fails to load is logged and returned with its error; the others are not
+    affected.
+
+    :param group: :data:`PLUGINS`, :data:`NOTIFIERS` or :data:`COMMANDS`.
+    """
+    blocked = {name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",")}
+    for point in sorted(entry_points(group=group), key=lambda point: point.name):
+        if point.name in blocked:
+            yield Installed(name=point.name, source=_source(point), blocked=True)
+        else:
+            yield _load(point)
+
+
+@cache
+def _load(point: EntryPoint) -> Installed:
+    try:
+        return Installed(name=point.name, source=_source(point), value=point.load())
+    except Exception as error:  # whatever a foreign module raises while it is imported
+        reason = f"{type(error).__name__}: {error}"
+        _log.warning("cannot load %s from %s: %s", point.name, _source(point), reason)
+        return Installed(name=point.name, source=_source(point), error=reason)
+
+
+def _source(point: EntryPoint) -> str:
+    return f"{point.dist.name} {point.dist.version} ({point.value})" if point.dist else point.value

@@ -1,0 +1,127 @@
+"""Links into tracking links: what to replace where in an HTML text, and what becomes of every link."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+from postbox_plugin.links.references import decode_attribute
+from postbox_plugin.links.rules import AddressRules, parse_tags
+from postbox_plugin.links.scanner import Attribute, Element, scan
+from postbox_plugin.mail import Link
+
+__all__ = ["Edit", "Rewritten", "apply", "rewrite"]
+
+MAX_LINK: Final = 2083
+"""The longest address that every mail client and gateway still passes on: the old limit of Internet Explorer."""
+
+
+class Edit(NamedTuple):
+    """Replace the characters from ``start`` to ``end`` by ``text``."""
+
+    start: int
+    end: int
+    text: str
+
+
+class Rewritten(NamedTuple):
+    """What rewriting an HTML text comes to.
+
+    :ivar edits: in order, without overlap. Outside of them nothing changes.
+    :ivar links: every link of the text, tracked or not.
+    """
+
+    edits: list[Edit]
+    links: list[Link]
+
+
+def rewrite(
+    html: str,
+    rules: AddressRules,
+    *,
+    first_index: int,
+    decide: Callable[[Link], Link],
+    seal: Callable[[Link], str],
+    faithful: bool = True,
+    longest: int = MAX_LINK,
+) -> Rewritten:
+    """Find the links of an HTML text and seal those that are to be tracked.
+
+    :param html: the text of an HTML part.
+    :param rules: which addresses are tracked.
+    :param first_index: the index of the first link: how many the parts before this one have.
+    :param decide: the plugins' word on a link that would be tracked.
+    :param seal: makes the tracking link.
+    :param faithful: whether a character that is not ASCII is what its author wrote; not so where a text is read byte
+        by byte.
+    :param longest: the most characters a tracking link may have where the original address does not have more itself.
+    """
+    edits: list[Edit] = []
+    links: list[Link] = []
+    for index, element in enumerate(_links(html), first_index):
+        href = element.attributes["href"]
+        value = html[href.value_start : href.value_end]
+        address = rules.read(value)
+        link = Link(
+            tag=element.name,
+            url=address.url,
+            index=index,
+            start=href.value_start,
+            end=href.value_end,
+            tags=_tags(html, element),
+            track=not address.reason,
+            reason=address.reason,
+        )
+        if link.track and not (faithful or value.isascii()):
+            link = link.replace(track=False, reason="not readable in the charset of its part")
+        opted_out = element.attributes.get("postbox:no-track")
+        if opted_out:
+            link = link.replace(track=False, reason="postbox:no-track")
+            edits.append(_removal(html, opted_out))
+        if link.track:
+            link = decide(link)
+        if link.track:
+            tracking = seal(link)
+            if len(tracking) > longest >= len(value):
+                link = link.replace(track=False, reason=f"its tracking link would be over {longest} characters")
+            else:
+                edits.append(Edit(link.start, link.end, tracking))
+                tags = element.attributes.get("postbox:tags")
+                if tags:
+                    edits.append(_removal(html, tags))
+        links.append(link)
+    return Rewritten(sorted(edits), links)
+
+
+def apply(text: str, edits: Iterable[Edit]) -> str:
+    """The text with the edits made."""
+    pieces: list[str] = []
+    position = 0
+    for edit in edits:
+        pieces += (text[position : edit.start], edit.text)
+        position = edit.end
+    pieces.append(text[position:])
+    return "".join(pieces)
+
+
+def _links(html: str) -> Iterator[Element]:
+    return (element for element in scan(html) if "href" in element.attributes)
+
+
+def _tags(html: str, element: Element) -> dict[str, tuple[str, ...]]:
+    attribute = element.attributes.get("postbox:tags")
+    if attribute is None:
+        return {}
+    return parse_tags(decode_attribute(html[attribute.value_start : attribute.value_end]))
+
+
+def _removal(html: str, attribute: Attribute) -> Edit:
+    """Removes an attribute, and the white space before it where what follows keeps its neighbours apart.
+
+    A ``/`` does not: after ``href=x`` it would become the end of the unquoted value.
+    """
+    start = attribute.start
+    if html[attribute.end : attribute.end + 1] in ("\t", "\n", "\f", "\r", " ", ">"):
+        while html[start - 1] in "\t\n\f\r ":
+            start -= 1
+    return Edit(start, attribute.end, "")

@@ -1,0 +1,193 @@
+"""Where the links of an HTML text are: a tokenizer that follows the HTML standard (13.2.5) and changes nothing.
+
+Text in, spans out. What is not a link element is passed over by one regular expression whose every repetition is
+possessive: it never goes back, so the time grows linearly with the text whatever the text is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+__all__ = ["Attribute", "Element", "scan"]
+
+
+class Attribute(NamedTuple):
+    """One attribute as it stands in the text.
+
+    :ivar start: where its name begins.
+    :ivar end: where it ends, closing quote included.
+    :ivar value_start: where its value begins, after the opening quote. Equal to ``value_end`` where the value is empty.
+    :ivar value_end: where its value ends.
+    """
+
+    start: int
+    end: int
+    value_start: int
+    value_end: int
+
+
+class Element(NamedTuple):
+    """The start tag of an element that can be a link.
+
+    :ivar name: in lower case: ``a``, ``area``, ``v:roundrect``.
+    :ivar attributes: by name in lower case; of several with one name, the first (13.2.5.33).
+    """
+
+    name: str
+    attributes: dict[str, Attribute]
+
+
+# CR counts as white space: the standard has the input's newlines normalised before it is tokenized (13.2.3.5).
+_SPACE = r"[\t\n\f\r ]"
+_NAME_END = r"(?=[\t\n\f\r />])"
+
+# 13.2.5.32 to 13.2.5.39. A name may begin with "=". An "=" after a name must lead to a value: where it does not (an
+# unclosed quote), the tag never ends, and the whole expression must fail instead of taking "=" for the next name.
+_ATTRIBUTE = rf"""
+    [^\t\n\f\r />][^\t\n\f\r />=]*+
+    (?: {_SPACE}*+ = {_SPACE}*+ (?: "[^"]*+" | '[^']*+' | [^\t\n\f\r >"'][^\t\n\f\r >]*+ | (?=>) )
+      | (?! {_SPACE}*+ = )
+    )
+"""
+_ATTRIBUTES_AND_END = rf"(?: [\t\n\f\r /]++ | {_ATTRIBUTE} )*+ >"
+
+_LINK_NAMES: Final = ("a", "area")
+_VML_NAMES: Final = tuple(
+    f"v:{shape}"
+    for shape in ("roundrect", "rect", "shape", "oval", "line", "polyline", "curve", "arc", "image", "group")
+)
+_RAW_TEXT_NAMES: Final = ("style", "xmp", "iframe", "noembed", "noframes", "textarea", "title")
+_STOPPING_NAMES: Final = (*_LINK_NAMES, *_RAW_TEXT_NAMES, "script", "plaintext")
+
+
+def _either_case(names: tuple[str, ...]) -> str:
+    """The names as an expression that matches them in either case, without the flag that would slow every other
+    class.
+    """
+    return "|".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in name) for name in names)
+
+
+def _uninteresting(stopping: tuple[str, ...]) -> re.Pattern[str]:
+    """Everything up to the next thing that the scanner has to look at: text, end tags, and start tags but the named
+    ones.
+    """
+    return re.compile(
+        rf"""(?:
+            [^<]++
+          | <(?! (?:{_either_case(stopping)}){_NAME_END} )/?[A-Za-z][^\t\n\f\r />]*+ {_ATTRIBUTES_AND_END}
+          | <(?![A-Za-z/!?])
+        )*+""",
+        re.VERBOSE,
+    )
+
+
+_SKIP: Final = _uninteresting(_STOPPING_NAMES)
+_SKIP_CONDITIONAL: Final = _uninteresting((*_STOPPING_NAMES, *_VML_NAMES))
+_START_TAG: Final = re.compile(rf"<([A-Za-z][^\t\n\f\r />]*+) {_ATTRIBUTES_AND_END}", re.VERBOSE)
+_ONE_ATTRIBUTE: Final = re.compile(
+    rf"""
+    ([^\t\n\f\r />][^\t\n\f\r />=]*+)
+    (?: {_SPACE}*+ = {_SPACE}*+ (?: "([^"]*+)" | '([^']*+)' | ([^\t\n\f\r >"'][^\t\n\f\r >]*+) )? )?
+    """,
+    re.VERBOSE,
+)
+_COMMENT_END: Final = re.compile(r"--!?>")
+_ABRUPT_COMMENT_END: Final = re.compile(r"-?>")
+_CONDITION: Final = re.compile(r"\[if\b[^\]]*\]>", re.IGNORECASE)
+_RAW_TEXT_END: Final = {
+    name: re.compile(rf"</{_either_case((name,))}{_NAME_END}") for name in (*_RAW_TEXT_NAMES, "script")
+}
+_SCRIPT_STATE_CHANGE: Final = re.compile(rf"<!--|-->|<(/?)(?:{_either_case(('script',))}){_NAME_END}")
+
+
+def scan(html: str) -> Iterator[Element]:
+    """The start tags that can be links, in the order they stand in the text: ``a`` and ``area``, and, inside the
+    conditional comments that only Outlook reads, VML shapes too.
+
+    :param html: the text of an HTML part.
+    """
+    return _scan(html, 0, len(html), conditional=False)
+
+
+def _scan(html: str, position: int, end: int, *, conditional: bool) -> Iterator[Element]:
+    skip = _SKIP_CONDITIONAL if conditional else _SKIP
+    while True:
+        match = skip.match(html, position, end)
+        assert match is not None  # it matches nothing at the least
+        position = match.end()
+        if position >= end:
+            return
+        following = html[position + 1 : position + 2] if position + 1 < end else ""
+        if following in ("!", "?", "/"):
+            if html.startswith("<!--", position, end):
+                inner, position = _comment(html, position + 4, end)
+                condition = _CONDITION.match(html, *inner)
+                if condition:
+                    yield from _scan(html, condition.end(), inner[1], conditional=True)
+            else:
+                # A bogus comment, which is also what <![if !mso]>, <![CDATA[ and <?xml are (13.2.5.41), and a doctype:
+                # each ends at the first ">". An end tag stops here only where the text ends inside it, or for "</>".
+                if following == "/" and html[position + 2 : position + 3].isalpha() and html[position + 2].isascii():
+                    return
+                position = html.find(">", position, end) + 1
+                if not position:
+                    return
+            continue
+        tag = _START_TAG.match(html, position, end)
+        if tag is None:  # the text ends inside a tag: no token is emitted for it (13.2.5.8)
+            return
+        name = tag[1].lower()
+        position = tag.end()
+        if name in _RAW_TEXT_END:
+            position = _raw_text_end(html, name, position, end)
+        elif name == "plaintext":
+            return
+        else:
+            yield Element(name, _attributes(html, tag.end(1), tag.end()))
+
+
+def _comment(html: str, start: int, end: int) -> tuple[tuple[int, int], int]:
+    """A comment whose ``<!--`` ends at ``start``: the span of its data, and where it is over (13.2.5.43 to
+    13.2.5.51).
+    """
+    closing = _ABRUPT_COMMENT_END.match(html, start, end) or _COMMENT_END.search(html, start, end)
+    return ((start, closing.start()), closing.end()) if closing else ((start, end), end)
+
+
+def _raw_text_end(html: str, name: str, position: int, end: int) -> int:
+    """Where the end tag of a raw text element begins, after whose start tag ``position`` is."""
+    if name == "script":
+        return _script_end(html, position, end)
+    closing = _RAW_TEXT_END[name].search(html, position, end)
+    return closing.start() if closing else end
+
+
+def _script_end(html: str, position: int, end: int) -> int:
+    """Where a script's end tag begins: not the first in ``<!-- <script> </script> --> </script>`` (13.2.5.15 to
+    13.2.5.31).
+    """
+    escaped = double_escaped = False
+    while match := _SCRIPT_STATE_CHANGE.search(html, position, end):
+        position = match.end()
+        if match[0] == "<!--":
+            if not escaped:
+                escaped = True
+                position -= 2  # its dashes may be those of "-->"
+        elif match[0] == "-->":
+            escaped = double_escaped = False
+        elif match[1] and not double_escaped:
+            return match.start()
+        elif escaped:
+            double_escaped = not match[1]
+    return end
+
+
+def _attributes(html: str, start: int, end: int) -> dict[str, Attribute]:
+    attributes: dict[str, Attribute] = {}
+    for match in _ONE_ATTRIBUTE.finditer(html, start, end - 1):
+        group = match.lastindex or 1
+        value = match.span(group) if group > 1 else (match.end(), match.end())
+        attributes.setdefault(match[1].lower(), Attribute(match.start(), match.end(), *value))
+    return attributes

@@ -1,0 +1,110 @@
+"""Messages as ``email.message.Message`` of any policy: read, and copied with other HTML."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any, Final
+
+from postbox_plugin.message.body import HtmlBody
+from postbox_plugin.message.charsets import Unreadable
+from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
+from postbox_plugin.message.structure import AnyMessage, encoded_body, html_parts, is_inline, untouchable
+
+__all__ = ["MessageObject"]
+
+
+class MessageObject:
+    """A message object on its way out.
+
+    :param message: the message; it is not changed unless ``in_place``.
+    :param in_place: change the message itself, for frameworks whose hook has no return value.
+    :ivar headers: name and unfolded value of each header.
+    :ivar untouchable: why it must go out as it came; ``""`` if it may be changed.
+    :ivar bodies: its inline HTML bodies that can be read.
+    :ivar problem: why a body cannot be read, if one cannot.
+    """
+
+    def __init__(self, message: AnyMessage, *, in_place: bool = False) -> None:
+        self._message: Final = message
+        self._in_place: Final = in_place
+        self.headers: Final = tuple((name, _as_written(message, name, value)) for name, value in message.raw_items())
+        self.untouchable: Final = untouchable(message)
+        self.bodies: Final[list[HtmlBody]] = []
+        self.problem = ""
+        self._parts: Final[list[AnyMessage]] = []
+        for part in () if self.untouchable else filter(is_inline, html_parts(message)):
+            try:
+                self.bodies.append(_body(part))
+            except Unreadable as error:
+                self.problem = str(error)
+            else:
+                self._parts.append(part)
+
+    @property
+    def size(self) -> int:
+        """The message's size in bytes, as it would be written out."""
+        return len(self._message.as_bytes())
+
+    def with_changes(self, bodies: Mapping[int, bytes], message_id: str) -> AnyMessage:
+        """The message with other HTML bodies and without the headers meant for us.
+
+        :param bodies: the new bodies, in their transfer encoding, by their place in :attr:`bodies`.
+        :param message_id: the value of ``X-Postbox-Message-Id``; ``""`` to leave it as it is.
+        """
+        payloads = {id(self._parts[place]): body.decode("ascii", "surrogateescape") for place, body in bodies.items()}
+        changed = _rebuilt(self._message, payloads, in_place=self._in_place)
+        if changed is self._message and not self._in_place:
+            changed = _shallow_copy(changed)
+        for name in OWN_HEADERS:
+            del changed[name]
+        if message_id and str(changed.get(MESSAGE_ID, "")).strip() != message_id:
+            del changed[MESSAGE_ID]
+            changed[MESSAGE_ID] = message_id
+        return changed
+
+
+def _as_written(message: AnyMessage, name: str, value: object) -> str:
+    """A header's value as it will stand in the message: an object that is written by its policy may hold decoded
+    text.
+    """
+    text = str(value)
+    if text.isascii() and isinstance(value, str):
+        return unfold(text)
+    try:
+        folded = message.policy.fold(name, value)  # type: ignore[arg-type]  # typeshed has text only; compat32 takes Header
+    except (UnicodeError, ValueError):
+        return unfold(text)
+    return unfold(folded.partition(":")[2])
+
+
+def _body(part: AnyMessage) -> HtmlBody:
+    encoded = encoded_body(part)
+    if encoded is None:
+        raise Unreadable("its body is text that was not encoded: give set_payload() a charset")
+    return HtmlBody(encoded, str(part.get("Content-Transfer-Encoding", "")), part.get_content_charset(""))
+
+
+def _rebuilt(part: AnyMessage, payloads: Mapping[int, str], *, in_place: bool) -> AnyMessage:
+    """The part with the new payloads in it, and a copy of each multipart that holds one: the original keeps its own
+    list.
+    """
+    new = payloads.get(id(part))
+    children: Any = part.get_payload() if part.is_multipart() and payloads else None
+    if new is None and children is None:
+        return part
+    changed = part if in_place else _shallow_copy(part)
+    if new is not None:
+        changed.set_payload(new)
+    else:
+        changed.set_payload([_rebuilt(child, payloads, in_place=in_place) for child in children])
+    return changed
+
+
+def _shallow_copy(message: AnyMessage) -> AnyMessage:
+    """A message that shares everything with the original but the list of its headers, which `Message` appends to in
+    place.
+    """
+    duplicate = copy.copy(message)
+    vars(duplicate)["_headers"] = list(vars(message)["_headers"])
+    return duplicate

@@ -1,0 +1,37 @@
+"""Who a message goes to. Only a message to exactly one is tracked: a link of two readers would tell neither from the
+other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from email.utils import getaddresses
+
+from postbox_plugin.message import flanker
+from postbox_plugin.message.headers import find
+
+__all__ = ["recipients_of"]
+
+_PLAIN = re.compile(r"[^@\s]+@[^@\s]+")
+
+
+def recipients_of(headers: Iterable[tuple[str, str]], envelope: Sequence[str] | None) -> tuple[tuple[str, ...], str]:
+    """The recipients, and why they cannot be told; ``""`` if they can.
+
+    :param headers: names and unfolded values.
+    :param envelope: the envelope's recipients, which are taken as they are; ``None`` to read To, Cc and Bcc.
+    """
+    if envelope is not None:
+        return tuple(dict.fromkeys(envelope)), ""
+    given = tuple(headers)
+    recipients: dict[str, None] = {}
+    for name in ("To", "Cc", "Bcc"):
+        for value in find(given, name):
+            addresses, unread = flanker.parse_addresses(value)
+            if unread:  # flanker gives up on the whole list for one odd address; the standard library is more patient
+                addresses = [address for _, address in getaddresses([value])]
+            if not all(_PLAIN.fullmatch(address) for address in addresses):
+                return (), f"the recipients in {name} are unclear"
+            recipients.update(dict.fromkeys(addresses))
+    return tuple(recipients), ""

@@ -1,0 +1,69 @@
+"""Which parts of a message are inline HTML, and which messages nobody may change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from email.message import Message
+from typing import Any, Final, TypeAlias
+
+__all__ = ["AnyMessage", "encoded_body", "html_parts", "is_inline", "untouchable"]
+
+MAX_DEPTH: Final = 32
+
+_SIGNATURE_HEADERS: Final = ("DKIM-Signature", "ARC-Seal")
+_SEALED_TYPES: Final = frozenset(
+    ("multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
+)
+
+AnyMessage: TypeAlias = "Message[Any, Any]"
+
+
+def untouchable(message: AnyMessage) -> str:
+    """Why this message must go out as it came; ``""`` if it may be changed.
+
+    :param message: the whole message.
+    """
+    for name in _SIGNATURE_HEADERS:
+        if name in message:
+            return f"already signed ({name})"
+    for part, depth in _walk(message):
+        if part.get_content_type() in _SEALED_TYPES:
+            return f"signed or encrypted ({part.get_content_type()})"
+        if depth > MAX_DEPTH:
+            return f"its parts are nested deeper than {MAX_DEPTH}"
+    return ""
+
+
+def html_parts(message: AnyMessage) -> list[AnyMessage]:
+    """The text/html parts in their order, attachments among them, but nothing of an enclosed message."""
+    return [part for part, _ in _walk(message) if part.get_content_type() == "text/html" and not part.is_multipart()]
+
+
+def is_inline(part: AnyMessage) -> bool:
+    """Whether a part is shown as part of the mail (RFC 2183, 2.1)."""
+    return part.get_content_disposition() != "attachment"
+
+
+def encoded_body(part: AnyMessage) -> bytes | None:
+    """The body of a part as it stands in the message; ``None`` if it is text that was never encoded.
+
+    :param part: a part without parts of its own.
+    """
+    # get_payload() would decode what is 8bit with the charset, and not strictly.
+    payload = vars(part).get("_payload")
+    try:
+        return payload.encode("ascii", "surrogateescape") if isinstance(payload, str) else None
+    except UnicodeEncodeError:
+        return None
+
+
+def _walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, int]]:
+    """The message and its parts, but no part of an enclosed message (RFC 2046, 5.2)."""
+    yield message, depth
+    if message.get_content_maintype() != "multipart" or depth > MAX_DEPTH:
+        return
+    payload = message.get_payload()
+    if isinstance(payload, list):
+        for part in payload:
+            if isinstance(part, Message):
+                yield from _walk(part, depth + 1)

@@ -1,0 +1,210 @@
+"""Transfer encodings (RFC 2045, section 6): what is in a body, and changing it where it stands.
+
+A change writes anew what holds it and nothing else: of quoted-printable the lines it lies on, of base64 the whole,
+in lines as long as they were, of the others just its bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from typing import Final
+
+from postbox_plugin.message.charsets import ByteEdit, Unreadable
+
+__all__ = ["MAX_LINE", "decode", "encode", "splice"]
+
+_IDENTITY: Final = ("", "7bit", "8bit", "binary")
+_BASE64_LINES = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
+MAX_LINE: Final = 998
+"""The longest line, in bytes, without its line ending (RFC 5322, 2.1.1)."""
+
+_ENCODED_LINE: Final = 76  # RFC 2045, 6.7, rule 5, and 6.8
+_SOFT_BREAK: Final = re.compile(rb"=[ \t]*\r?\n\Z")
+_QP_LITERAL: Final = frozenset(range(0x20, 0x7F)) - {ord("=")} | {ord("\t")}
+
+
+def decode(body: bytes, encoding: str) -> bytes:
+    """The content of a body.
+
+    :param body: the body as it stands in the message.
+    :param encoding: its Content-Transfer-Encoding, in lower case; ``""`` where there is none.
+    :raises Unreadable: if it is not in that encoding, or there is no such encoding.
+    """
+    if encoding in _IDENTITY:
+        return body
+    if encoding == "base64":
+        compact = b"".join(body.split())
+        if compact and not (_BASE64_LINES.fullmatch(compact) and len(compact) % 4 == 0):
+            raise Unreadable("its body is not valid base64")
+        return binascii.a2b_base64(compact)
+    if encoding == "quoted-printable":
+        return binascii.a2b_qp(body)
+    raise Unreadable(f"its transfer encoding {encoding!r} is not known")
+
+
+def encode(content: bytes, encoding: str, like: bytes) -> bytes:
+    """Other content in the place of a body.
+
+    :param content: the new content.
+    :param encoding: the transfer encoding.
+    :param like: the body that stood there, for its line length and line ending.
+    :raises Unreadable: if the content does not fit the encoding.
+    """
+    if encoding == "base64":
+        return _base64(content, like)
+    if encoding == "quoted-printable":
+        newline = _newline(like)
+        return newline.join(_qp(line.removesuffix(b"\r"), newline) for line in content.split(b"\n"))
+    if encoding in ("", "7bit") and not content.isascii():
+        raise Unreadable("the new HTML is not ASCII, and its part is 7bit")
+    return content
+
+
+def splice(body: bytes, encoding: str, edits: Sequence[ByteEdit]) -> bytes:
+    """A body with changes made to its content.
+
+    :param body: the body as it stands in the message.
+    :param encoding: its transfer encoding.
+    :param edits: the changes, in order, without overlap, at offsets of the content that :func:`decode` returned.
+    """
+    if encoding == "quoted-printable":
+        return _splice_qp(body, edits)
+    if encoding == "base64":
+        return _base64(_spliced(decode(body, encoding), edits), body)
+    return _spliced(body, _within_lines(body, edits))
+
+
+def _spliced(content: bytes, edits: Sequence[ByteEdit]) -> bytes:
+    pieces: list[bytes] = []
+    position = 0
+    for start, end, new in edits:
+        pieces += (content[position:start], new)
+        position = end
+    pieces.append(content[position:])
+    return b"".join(pieces)
+
+
+def _within_lines(body: bytes, edits: Sequence[ByteEdit]) -> list[ByteEdit]:
+    """The edits, with line breaks around the new values where a line would become longer than a mail server has to
+    take.
+
+    White space around an address is no part of it (HTML, "valid URL potentially surrounded by spaces"), so a line
+    may be broken there. The line was short enough before, hence so is each piece of it between two links.
+    """
+    newline = _newline(body)
+    kept: list[ByteEdit] = []
+    first = 0
+    while first < len(edits):
+        line_start = body.rfind(b"\n", 0, edits[first][0]) + 1
+        line_end = after = -1
+        last = first
+        while last < len(edits) and (line_end < 0 or edits[last][0] < line_end):
+            if edits[last][1] > line_end:
+                after = body.find(b"\n", edits[last][1])
+                line_end = len(body) if after < 0 else after
+            last += 1
+        here = edits[first:last]
+        length = line_end - line_start
+        growth = sum(len(new) - (end - start) for start, end, new in here)
+        # A text in UTF-16 has no lines of bytes.
+        breaks = length <= MAX_LINE < length + growth and all(b"\0" not in new for _, _, new in here)
+        kept += [(start, end, newline + new + newline if breaks and new else new) for start, end, new in here]
+        first = last
+    return kept
+
+
+def _newline(body: bytes) -> bytes:
+    end = body.find(b"\n")
+    return b"\r\n" if end > 0 and body[end - 1 : end] == b"\r" else b"\n"
+
+
+def _base64(content: bytes, like: bytes) -> bytes:
+    lines = like.split()
+    length = max(map(len, lines)) if len(lines) > 1 else _ENCODED_LINE
+    text = base64.b64encode(content)
+    trailing = like[len(like.rstrip()) :]
+    return _newline(like).join(text[start : start + length] for start in range(0, len(text), length)) + trailing
+
+
+def _splice_qp(body: bytes, edits: Sequence[ByteEdit]) -> bytes:
+    lines = body.split(b"\n")
+    lines = [line + b"\n" for line in lines[:-1]] + ([lines[-1]] if lines[-1] else [])
+    contents = [binascii.a2b_qp(line) for line in lines]
+    if b"".join(contents) != binascii.a2b_qp(body):
+        raise Unreadable("its quoted-printable lines depend on one another")
+    starts = [0]
+    for content in contents:
+        starts.append(starts[-1] + len(content))
+    newline = _newline(body)
+    written: list[bytes] = []
+    line = 0
+    pending = list(edits)
+    while pending:
+        while starts[line + 1] <= pending[0][0] and line + 1 < len(lines):
+            written.append(lines[line])
+            line += 1
+        # The lines that hold this edit, and every further edit that begins on one of them.
+        first, here = line, [pending.pop(0)]
+        while True:
+            while starts[line + 1] < here[-1][1]:
+                line += 1
+            if not pending or pending[0][0] >= starts[line + 1]:
+                break
+            here.append(pending.pop(0))
+        line += 1
+        written.append(_qp_block(lines[first:line], contents[first:line], starts[first], here, newline))
+    written += lines[line:]
+    return b"".join(written)
+
+
+def _qp_block(
+    lines: Sequence[bytes], contents: Sequence[bytes], start: int, edits: Sequence[ByteEdit], newline: bytes
+) -> bytes:
+    """Some lines of quoted-printable written anew, with the edits made. ``start`` is the offset of their content.
+
+    Where a line of the content ended, it ends again as it did; where only a line of the encoding ended, nothing
+    needs to.
+    """
+    content = b"".join(contents)
+    breaks: list[tuple[int, bytes]] = []
+    position = 0
+    for line, decoded in zip(lines, contents, strict=True):
+        position += len(decoded)
+        if line.endswith(b"\n") and not _SOFT_BREAK.search(line):
+            breaks.append((position, b"\r\n" if line.endswith(b"\r\n") else b"\n"))
+    written: list[bytes] = []
+    run = b""
+    position = 0
+    for at, end, new in (*edits, (start + len(content), start + len(content), b"")):
+        for mark, ending in breaks:
+            if position < mark <= at - start:
+                written.append(_qp((run + content[position:mark]).removesuffix(ending), newline) + ending)
+                run = b""
+                position = mark
+        run += content[position : at - start] + new
+        position = end - start
+    soft = _SOFT_BREAK.search(lines[-1])
+    if run or soft:
+        written.append(_qp(run, newline) + (b"=" + newline if soft else b""))
+    return b"".join(written)
+
+
+def _qp(content: bytes, newline: bytes) -> bytes:
+    """Content without a line break of its own as quoted-printable, in lines of at most 76 characters."""
+    units = [bytes((byte,)) if byte in _QP_LITERAL else b"=%02X" % byte for byte in content]
+    if units and units[-1] in (b" ", b"\t"):
+        units[-1] = b"=%02X" % content[-1]
+    lines: list[bytes] = []
+    current: list[bytes] = []
+    length = 0
+    for unit in units:
+        if length + len(unit) >= _ENCODED_LINE:  # room for the "=" of a soft break
+            lines.append(b"".join(current))
+            current, length = [], 0
+        current.append(unit)
+        length += len(unit)
+    lines.append(b"".join(current))
+    return (b"=" + newline).join(lines)

@@ -1,0 +1,356 @@
+"""One courier per notifier: it fetches clicks, calls the hook, acknowledges, and backs off."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import deque
+from collections.abc import Callable, Container
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from postbox_plugin.click import Click
+from postbox_plugin.errors import OutboxError, PauseNotifier, RetryLater
+from postbox_plugin.outbox.progress import Job, Progress, Span
+from postbox_plugin.outbox.records import Changes, Row, Stored
+from postbox_plugin.outbox.retry import Breaker, next_try
+
+if TYPE_CHECKING:
+    from postbox_plugin.notifier import Notifier
+    from postbox_plugin.outbox.journal import Journal
+    from postbox_plugin.outbox.writer import Writer
+
+__all__ = ["Courier"]
+
+log = logging.getLogger("postbox.outbox")
+
+KEEP_DEAD: Final = 30 * 86400.0
+"""Seconds that dead letters are kept."""
+ERROR_CHARS: Final = 300
+PREFETCH: Final = 16
+"""Clicks fetched ahead, at least; else as many as may be in flight."""
+PEEK: Final = 60.0
+"""Seconds after which the clock is looked at again: it may have been put forward."""
+START_CAP: Final = 60.0
+"""The longest pause between attempts to start a notifier, in seconds."""
+
+
+class _Fetched(NamedTuple):
+    serial: int
+    last_id: int
+    due: list[Stored]
+    head: list[Stored]
+    backlog: list[Stored]
+    next_due: float | None
+
+
+class Courier:
+    """Delivers the clicks of one notifier, at most so many at once; memory holds those, and as many fetched ahead.
+
+    :param notifier: whom to deliver to.
+    :param writer: the door to the journal.
+    :param journal: the journal, for what it knows without being asked: its newest id and its serial.
+    :param clock: the time, in seconds since 1970.
+    :param chance: a number from 0 to 1, for jitter.
+    """
+
+    def __init__(
+        self,
+        notifier: Notifier,
+        writer: Writer,
+        journal: Journal,
+        *,
+        clock: Callable[[], float],
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.notifier: Final = notifier
+        self._writer = writer
+        self._journal = journal
+        self._clock = clock
+        self._chance = chance
+        self._breaker = Breaker(chance)
+        self._progress = Progress(notifier.name)
+        self._ready: deque[Job] = deque()
+        self._in_flight: dict[int, Job] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._main: asyncio.Task[None] | None = None
+        self._next_due: float | None = 0.0
+        self._more = False
+        self._changed = asyncio.Event()
+        self._paused: str | None = None
+        self._started = False
+        self._stopping = False
+        self._epoch = 0
+
+    # What the outbox calls
+
+    def start(self) -> None:
+        """Begin, in a task of its own: start the notifier, then deliver."""
+        self._writer.add(self)
+        self._main = asyncio.create_task(self._run(), name=f"postbox-courier-{self.notifier.name}")
+
+    async def stop(self, limit: float) -> None:
+        """Let calls in flight end within ``limit`` seconds, cut the others, and stop the notifier."""
+        self._stopping = True
+        if self._main is not None:
+            self._main.cancel()
+            await asyncio.wait([self._main])
+        if self._workers:
+            _, late = await asyncio.wait(self._workers, timeout=limit)
+            for worker in late:
+                worker.cancel()
+            if late:
+                # One that catches its cancellation and goes on is left behind.
+                await asyncio.wait(late, timeout=1.0)
+        self._progress.detach(self._clock(), everything=True)
+        if self._started:
+            try:
+                await self.notifier.stop()
+            except Exception as error:  # noqa: BLE001 - a plugin's; the others are to be stopped too
+                log.warning("notifier %s did not stop as it should: %s", self.notifier.name, describe(error))
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._changed.set()
+
+    def resume(self) -> None:
+        """Forget a pause and all failures: a person says that the notifier works again."""
+        self._paused = None
+        self.hurry()
+
+    def hurry(self) -> None:
+        """Forget failures, and look for retries that are due: a person asked for it."""
+        self._breaker.reset()
+        self._next_due = 0.0
+        self.wake()
+
+    def skip(self) -> int:
+        """Drop everything that was not tried yet, except what is on its way; how many clicks that was."""
+        self._epoch += 1
+        fresh = sum(job.span is not None for job in self._ready)
+        self.drop()
+        skipped = self._progress.skip(self._journal.last_id) + fresh
+        self._more = False
+        self._writer.settle()
+        return skipped
+
+    def drop(self, ids: Container[int] | None = None) -> None:
+        """Drop fetched clicks that are not on their way yet: those with these ids, or all."""
+        kept = deque[Job]()
+        for job in self._ready:
+            if ids is None or job.id in ids:
+                self._progress.settled(job)
+            else:
+                kept.append(job)
+        self._ready = kept
+        self._epoch += 1
+
+    def changes(self) -> Changes | None:
+        """See :class:`.writer.Source`."""
+        self._progress.detach(self._clock())
+        return self._progress.changes()
+
+    def unsaved(self, changes: Changes) -> None:
+        """See :class:`.writer.Source`."""
+        self._progress.unsaved(changes)
+
+    # The courier's own task
+
+    async def _run(self) -> None:
+        await self._begin()
+        while True:
+            self._changed.clear()
+            try:
+                await self._fill()
+            except OutboxError as error:
+                log.warning("notifier %s: clicks cannot be read: %s", self.notifier.name, error)
+                await asyncio.sleep(1.0)
+                self.wake()
+            self._spawn()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_length()):
+                    await self._changed.wait()
+
+    async def _begin(self) -> None:
+        delay = 1.0
+        while True:
+            try:
+                await self.notifier.start()
+                self._started = True
+                return
+            except Exception as error:  # noqa: BLE001 - a plugin's; it is tried again
+                log.warning("notifier %s does not start: %s", self.notifier.name, describe(error))
+                self._note(error)
+            await asyncio.sleep(delay * (0.5 + 0.5 * self._chance()))
+            delay = min(2 * delay, START_CAP)
+
+    def _pause_length(self) -> float:
+        now = self._clock()
+        waits = [PEEK]
+        if self._breaker.until > now:
+            waits.append(self._breaker.until - now)
+        elif self._next_due is not None and self._room() > 0:
+            waits.append(max(0.0, self._next_due - now))
+        return min(waits)
+
+    def _room(self) -> int:
+        """How many clicks to fetch now; 0 while there are enough, so that they are fetched many at a time."""
+        allowed = self._allowed()
+        if not allowed:
+            return 0
+        ahead = max(PREFETCH, self.notifier.concurrency) if allowed > 1 else 1
+        return ahead - len(self._ready) if len(self._ready) <= ahead // 2 else 0
+
+    def _allowed(self) -> int:
+        if self._paused is not None or self._stopping:
+            return 0
+        return self._breaker.allowed(self._clock(), self.notifier.concurrency)
+
+    async def _fill(self) -> None:
+        if self._progress.serial != self._journal.serial:
+            await self._load()
+        self._progress.split(self._journal.last_id)
+        room = self._room()
+        now = self._clock()
+        is_due = self._next_due is not None and self._next_due <= now
+        head, backlog = self._progress.head, self._progress.backlog
+        if room <= 0 or not (is_due or backlog or head.cursor <= self._journal.last_id):
+            return
+        epoch = self._epoch
+        known = {*self._in_flight, *(job.id for job in self._ready)}
+        name = self.notifier.name
+
+        def fetch(journal: Journal) -> _Fetched:
+            # Each kind gets its share where there are others: neither a backlog nor a heap of retries keeps new clicks waiting.
+            due = journal.due(name, now, len(known) + (room + 1) // 2) if is_due else []
+            due = [stored for stored in due if stored.id not in known][: (room + 1) // 2]
+            left = room - len(due)
+            fresh = journal.waiting(head.cursor, head.end, (left + 1) // 2 if backlog else left)
+            old = journal.waiting(backlog.cursor, backlog.end, left - len(fresh)) if backlog else []
+            return _Fetched(journal.serial, journal.last_id, due, fresh, old, journal.next_due(name, now))
+
+        fetched = await self._writer.read(fetch)
+        if epoch != self._epoch or fetched.serial != self._progress.serial:
+            self.wake()
+            return
+        if is_due:
+            # A full hand means that there may be more.
+            self._next_due = now if len(fetched.due) == (room + 1) // 2 else fetched.next_due
+        self._take(fetched.due, None, 0, 0)
+        left = room - len(fetched.due)
+        self._take(fetched.head, head, (left + 1) // 2 if backlog else left, fetched.last_id)
+        if backlog:
+            self._take(fetched.backlog, backlog, left - len(fetched.head), backlog.end)
+        self._writer.settle()
+
+    async def _load(self) -> None:
+        """Begin with the file as it is: at the start, or after a damaged one was set aside."""
+        name = self.notifier.name
+        read = await self._writer.read(lambda journal: (journal.serial, journal.spans(name), journal.paused(name)))
+        serial, spans, self._paused = read
+        for job in (*self._ready, *self._in_flight.values()):
+            job.span = None
+        self._progress.load(serial, spans)
+        self._next_due = 0.0
+
+    def _take(self, stored: list[Stored], span: Span | None, asked: int, last_id: int) -> None:
+        jobs = [Job(*one) for one in stored]
+        if span is not None:
+            cursor = jobs[-1].id + 1 if len(jobs) == asked and jobs else max(span.cursor, last_id + 1)
+            self._progress.fetched(span, jobs, cursor)
+        self._ready.extend(jobs)
+
+    def _spawn(self) -> None:
+        free = self._allowed() - len(self._workers)
+        for _ in range(min(free, len(self._ready))):
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._gone)
+
+    def _gone(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        self.wake()
+        if not worker.cancelled() and (error := worker.exception()) is not None:
+            log.error("the courier of notifier %s failed in a way that it should not", self.notifier.name, exc_info=error)
+
+    # One call
+
+    async def _work(self) -> None:
+        while self._ready and len(self._workers) <= self._allowed():
+            job = self._ready.popleft()
+            self._in_flight[job.id] = job
+            opened = self._breaker.opened
+            try:
+                await self._deliver(job, opened)
+            finally:
+                del self._in_flight[job.id]
+            self._writer.settle()
+            if self._room():
+                self.wake()
+
+    async def _deliver(self, job: Job, opened: int) -> None:
+        now = self._clock
+        try:
+            click = Click.from_json(job.body)
+        except ValueError as error:
+            self._bury(job, error)
+            return
+        try:
+            await self.notifier.deliver(click)
+        except PauseNotifier as error:
+            self._pause(error)
+            self._progress.failed(job, Row("retry", job.tries, job.first, now(), describe(error)))
+        except Exception as error:  # noqa: BLE001 - a plugin's; the click is tried again
+            after = error.after if isinstance(error, RetryLater) else 0.0
+            self._breaker.failed(now(), opened, after)
+            self._again(job, error, after)
+        else:
+            self._breaker.reset()
+            self._progress.settled(job)
+
+    def _again(self, job: Job, error: Exception, after: float) -> None:
+        now = self._clock()
+        self._note(error)
+        job.tries += 1
+        job.first = now if job.first is None else job.first
+        due = next_try(now, job.first, job.tries, retry_for=self.notifier.retry_for, after=after, chance=self._chance)
+        if due is None:
+            self._bury(job, error)
+            return
+        self._progress.failed(job, Row("retry", job.tries, job.first, due, describe(error)))
+        self._next_due = due if self._next_due is None else min(due, self._next_due)
+
+    def _bury(self, job: Job, error: Exception) -> None:
+        now = self._clock()
+        log.warning("notifier %s: a click is given up: %s", self.notifier.name, describe(error))
+        self._progress.failed(job, Row("dead", job.tries, job.first, now + KEEP_DEAD, describe(error)))
+
+    def _pause(self, error: PauseNotifier) -> None:
+        self._note(error)
+        self._paused = str(error) or type(error).__name__
+        self._progress.paused(clean(self._paused))
+        self._writer.settle(now=True)
+        log.warning(
+            "notifier %s is paused: %s. Its clicks are kept; start it again with: postbox outbox resume %s",
+            self.notifier.name,
+            describe(error),
+            self.notifier.name,
+        )
+
+    def _note(self, error: Exception) -> None:
+        self._progress.erred(describe(error), self._clock())
+        self._writer.settle()
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one short line of clean text."""
+    text = " ".join(str(error).split())
+    return clean(f"{type(error).__name__}: {text}" if text else type(error).__name__)
+
+
+def clean(text: str) -> str:
+    """Text that the journal takes: a plugin's exception may carry lone surrogates."""
+    return text[:ERROR_CHARS].encode(errors="backslashreplace").decode()
+
+

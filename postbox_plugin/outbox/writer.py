@@ -1,0 +1,306 @@
+"""Group commit: everything that waits for the disk goes there together, in the event loop while that is quick, else in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, Protocol, TypeVar
+
+from postbox_plugin.errors import OutboxError
+from postbox_plugin.outbox.journal import Journal
+from postbox_plugin.outbox.records import Changes, Entry
+
+__all__ = ["Source", "Writer"]
+
+log = logging.getLogger("postbox.outbox")
+lost = logging.getLogger("postbox.lost")
+
+Result = TypeVar("Result")
+
+BATCH: Final = 1000
+"""The most clicks of one commit."""
+WAITING: Final = 20_000
+"""The most clicks that wait in memory for a disk that stalls."""
+SETTLE_DELAY: Final = 0.1
+"""Seconds that acknowledgements wait for clicks whose commit they can share; losing them costs a repetition."""
+CALM: Final = 30.0
+"""Seconds without a slow commit after which the loop commits by itself again."""
+
+
+class Source(Protocol):
+    """Somebody with changes to be written along with the next commit: the courier of one notifier."""
+
+    def changes(self) -> Changes | None:
+        """What is to be written now, if anything."""
+
+    def unsaved(self, changes: Changes) -> None:
+        """Take back what could not be written."""
+
+
+class _Call:
+    """A piece of work on the journal, and who waits for it."""
+
+    __slots__ = ("error", "future", "result", "work")
+
+    def __init__(self, work: Callable[[Journal], Any], future: asyncio.Future[Any]) -> None:
+        self.work = work
+        self.future = future
+        self.result: Any = None
+        self.error: Exception | None = None
+
+    def resolve(self) -> None:
+        if self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+        else:
+            self.future.set_result(self.result)
+
+
+class _Batch:
+    """All that goes to the journal at once."""
+
+    def __init__(self) -> None:
+        self.puts: list[tuple[Entry, asyncio.Future[None]]] = []
+        self.changes: list[tuple[Source, Changes]] = []
+        self.writes: list[_Call] = []
+        self.reads: list[_Call] = []
+        self.housekeeping = False
+        self.error: Exception | None = None
+        self.seconds = 0.0
+        self.more_to_sweep = False
+
+    def __bool__(self) -> bool:
+        return bool(self.puts or self.changes or self.writes or self.reads or self.housekeeping)
+
+    def run(self, journal: Journal) -> None:
+        """Do it all; in the loop or in the thread. Raises nothing: every call knows how it went."""
+        started = time.perf_counter()
+        if self.puts or self.changes or self.writes or self.housekeeping:
+            try:
+                with journal.transaction():
+                    journal.append(entry for entry, _ in self.puts)
+                    for _, changes in self.changes:
+                        journal.settle(changes)
+                    for call in self.writes:
+                        call.result = call.work(journal)
+                    self.more_to_sweep = journal.sweep()
+            except Exception as error:  # noqa: BLE001 - handed to everyone who waits
+                self.error = _as_outbox_error(error)
+                for call in self.writes:
+                    call.error = self.error
+        self.seconds = time.perf_counter() - started
+        for call in self.reads:
+            try:
+                call.result = call.work(journal)
+            except Exception as error:  # noqa: BLE001 - handed to the one who waits
+                call.error = _as_outbox_error(error)
+
+
+class Writer:
+    """The one door to the journal while a service runs.
+
+    :param journal: the journal.
+    :param slow: a commit that took longer, in seconds, makes those after it go to a thread.
+    :param on_commit: called in the loop after each commit that brought clicks.
+    """
+
+    def __init__(self, journal: Journal, *, slow: float, on_commit: Callable[[], None]) -> None:
+        self._journal = journal
+        self._slow = slow
+        self._on_commit = on_commit
+        self._sources: list[Source] = []
+        self._puts: deque[tuple[Entry, asyncio.Future[None]]] = deque()
+        self._writes: list[_Call] = []
+        self._reads: list[_Call] = []
+        self._loop = asyncio.get_running_loop()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="postbox-outbox")
+        self._threaded_until = 0.0
+        self._busy = False
+        self._scheduled = False
+        self._settling: asyncio.TimerHandle | None = None
+        self._settle_now = False
+        self._sweep_now = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.error = ""
+
+    @property
+    def threaded(self) -> bool:
+        """Whether commits are made in the thread now."""
+        return self._loop.time() < self._threaded_until
+
+    def add(self, source: Source) -> None:
+        """From now on, write what this source has to have written."""
+        self._sources.append(source)
+
+    def put(self, entry: Entry) -> asyncio.Future[None]:
+        """Journal a click; done when it is on disk. Cancelling the future does not take the click back.
+
+        :raises OutboxError: if too many clicks wait for the disk already.
+        """
+        if len(self._puts) >= WAITING:
+            raise OutboxError(f"{WAITING} clicks wait for the disk already")
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._puts.append((entry, future))
+        self._schedule()
+        return future
+
+    async def write(self, work: Callable[[Journal], Result]) -> Result:
+        """Do ``work`` in the next transaction.
+
+        :raises OutboxError: if the transaction fails.
+        """
+        return await self._call(work, self._writes)
+
+    async def read(self, work: Callable[[Journal], Result]) -> Result:
+        """Do ``work``, which changes nothing, after the next transaction.
+
+        :raises OutboxError: if it fails.
+        """
+        return await self._call(work, self._reads)
+
+    async def steps(self, steps: Callable[[Journal], Iterator[Result]]) -> list[Result]:
+        """Do work that comes in steps, each in a transaction of its own, with clicks between them.
+
+        :raises OutboxError: if a step fails; those before it are done.
+        """
+        running: Iterator[Result] | None = None
+        done = object()
+
+        def step(journal: Journal) -> Any:
+            nonlocal running
+            running = running or steps(journal)
+            return next(running, done)
+
+        results = []
+        while (result := await self.write(step)) is not done:
+            results.append(result)
+        return results
+
+    def settle(self, *, now: bool = False) -> None:
+        """A source has changes: write them with the next clicks, or after a short while; or at once."""
+        if now:
+            self._settle_now = True
+            self._schedule()
+        elif self._settling is None:
+            self._settling = self._loop.call_later(SETTLE_DELAY, self._settle_due)
+
+    async def drain(self) -> None:
+        """Wait until nothing waits for the disk."""
+        self.settle(now=True)
+        await self._idle.wait()
+
+    def shut(self) -> None:
+        """End the thread, and whatever is left."""
+        if self._settling is not None:
+            self._settling.cancel()
+        self._thread.shutdown(wait=False)
+
+    async def _call(self, work: Callable[[Journal], Result], queue: list[_Call]) -> Result:
+        future: asyncio.Future[Result] = self._loop.create_future()
+        queue.append(_Call(work, future))
+        self._schedule()
+        return await future
+
+    def _settle_due(self) -> None:
+        self._settling = None
+        self.settle(now=True)
+
+    def _schedule(self) -> None:
+        self._idle.clear()
+        if not self._scheduled and not self._busy:
+            self._scheduled = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._scheduled = False
+        batch = self._take()
+        if not batch:
+            self._idle.set()
+        elif self.threaded:
+            self._in_thread(lambda: batch.run(self._journal), lambda: self._finish(batch))
+        else:
+            batch.run(self._journal)
+            self._finish(batch)
+
+    def _take(self) -> _Batch:
+        batch = _Batch()
+        while self._puts and len(batch.puts) < BATCH:
+            batch.puts.append(self._puts.popleft())
+        batch.writes, self._writes = self._writes, []
+        batch.reads, self._reads = self._reads, []
+        batch.housekeeping, self._sweep_now = self._sweep_now, False
+        if batch.puts or batch.writes or self._settle_now:
+            self._settle_now = False
+            batch.changes = [(source, changes) for source in self._sources if (changes := source.changes()) is not None]
+        return batch
+
+    def _finish(self, batch: _Batch) -> None:
+        if batch.seconds > self._slow:
+            if not self.threaded:
+                log.info("a commit took %.0f ms: committing in a thread for a while", batch.seconds * 1000)
+            self._threaded_until = self._loop.time() + CALM
+        self._note(batch)
+        for entry, future in batch.puts:
+            if batch.error is None:
+                if not future.done():
+                    future.set_result(None)
+            elif future.done():
+                # The caller gave up waiting, so nobody else can keep this click.
+                lost.error("%s", entry.body.decode())
+            else:
+                future.set_exception(batch.error)
+        for source, changes in batch.changes:
+            if batch.error is not None:
+                source.unsaved(changes)
+        for call in (*batch.writes, *batch.reads):
+            call.resolve()
+        if batch.puts and batch.error is None:
+            self._on_commit()
+        if batch.more_to_sweep:
+            # In its own time: other work that waits goes first.
+            self._sweep_now = True
+        if self._journal.checkpoint_due and batch.error is None:
+            self._in_thread(self._checkpoint, lambda: None)
+        elif not self._busy:
+            self._schedule()
+
+    def _note(self, batch: _Batch) -> None:
+        if batch.error is not None:
+            if not self.error:
+                log.error("the outbox cannot be written: %s", batch.error)
+            self.error = str(batch.error)
+            # Whoever has changes tries again; not at once, for the disk may be full for hours.
+            self.settle()
+        elif self.error and (batch.puts or batch.changes or batch.writes):
+            log.warning("the outbox can be written again")
+            self.error = ""
+
+    def _checkpoint(self) -> None:
+        try:
+            self._journal.checkpoint()
+        except OutboxError as error:
+            log.error("the outbox's write-ahead log cannot be copied into the file: %s", error)  # noqa: TRY400
+
+    def _in_thread(self, work: Callable[[], None], then: Callable[[], None]) -> None:
+        self._busy = True
+
+        def finished(_: asyncio.Future[None]) -> None:
+            self._busy = False
+            then()
+            self._schedule()
+
+        self._loop.run_in_executor(self._thread, work).add_done_callback(finished)
+
+
+def _as_outbox_error(error: Exception) -> OutboxError:
+    if isinstance(error, OutboxError):
+        return error
+    log.error("the outbox failed in a way that it should not", exc_info=error)
+    return OutboxError(f"{type(error).__name__}: {error}")

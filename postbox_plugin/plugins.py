@@ -1,0 +1,327 @@
+"""The plugins of one installation: registered, checked, and called one by one.
+
+pluggy finds and checks the implementations. The calls are made here, because pluggy's own stop at the first
+exception and can leave a coroutine unawaited, and no plugin may keep a mail, a click or another plugin from getting
+through.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+import pluggy
+from pluggy import HookImpl
+
+from postbox_plugin import discovery, hookspecs
+from postbox_plugin.click import Click, Verdict
+from postbox_plugin.errors import PluginError, SettingsError
+from postbox_plugin.mail import Link, Mail
+from postbox_plugin.notifier import Notifier
+from postbox_plugin.options import construct
+from postbox_plugin.settings import NotifySettings
+
+__all__ = ["PluginHost", "PluginInfo"]
+
+_HUMAN: Final = Verdict("human")
+_HOOKS: Final = tuple(name for name in hookspecs.__all__ if name.startswith(f"{hookspecs.NAME}_"))
+
+_log = logging.getLogger("postbox.plugins")
+
+Result = TypeVar("Result")
+
+
+class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``postbox plugins``.
+
+    :ivar name: the name it is registered under.
+    :ivar kind: ``given`` to ``Postbox``, ``installed`` in the group ``postbox``, or a ``notifier``.
+    :ivar source: where it comes from: a module, or a distribution and its version.
+    :ivar state: ``active``, ``available`` (a notifier that no ``[[notify]]`` block uses), ``blocked`` or ``failed``.
+    :ivar hooks: the hooks it implements, where that is known.
+    :ivar error: why it failed.
+    """
+
+    name: str
+    kind: str
+    source: str
+    state: str
+    hooks: tuple[str, ...] = ()
+    error: str = ""
+
+
+class _Plugin(NamedTuple):
+    """A registered plugin and its implementations by hook."""
+
+    name: str
+    hooks: dict[str, HookImpl]
+
+
+class PluginHost:
+    """The plugins of one ``Postbox``.
+
+    :param plugins: plugins in the order their before-send hooks are called, after those of the installed plugins.
+    :param notify: the ``[[notify]]`` blocks; their notifiers are made when they are first asked for.
+    :param strict: let exceptions of before-send hooks through.
+    :param source: what an error about a ``[[notify]]`` block names as its place.
+    :raises PluginError: if one of ``plugins`` is not a plugin; it says how it would be one.
+    """
+
+    def __init__(
+        self, plugins: Iterable[object], notify: Sequence[NotifySettings], *, strict: bool, source: str
+    ) -> None:
+        self._source: Final = source
+        self._notify: Final = tuple(notify)
+        self._strict: Final = strict
+        self._manager: Final = pluggy.PluginManager(hookspecs.NAME)
+        self._manager.add_hookspecs(hookspecs)
+        self._given: Final = [_register(self._manager, _name_of(plugin), plugin) for plugin in plugins]
+        self._lock: Final = threading.Lock()
+        self._installed: list[_Plugin] | None = None
+        self._failed: Final[list[PluginInfo]] = []
+        self._ordered: Final[dict[str, list[HookImpl]]] = {}
+
+    def before_send(self, mail: Mail) -> None:
+        """Let each plugin change the mail in its turn. What a plugin that raises had changed is put back."""
+        for impl in self._implementations("postbox_before_send"):
+            kept = (list(mail.html_parts), mail.tags, mail.track)
+            try:
+                _call(impl, mail=mail)
+                _check_html(mail.html_parts, len(kept[0]))
+            except Exception:
+                mail.html_parts, mail.tags, mail.track = kept
+                if self._strict:
+                    raise
+                _log.exception("plugin %s failed in postbox_before_send; its change is dropped", impl.plugin_name)
+
+    def link(self, link: Link, mail: Mail) -> Link:
+        """The first plugin's word on a link that would be tracked; the link itself where none has one."""
+        decided = self._first("postbox_link", Link, link=link, mail=mail)
+        if decided is None:
+            return link
+        # Where a link stands and what it leads to is not the plugins' to change.
+        reason = "" if decided.track else decided.reason or "a plugin's decision"
+        return link.replace(track=decided.track, reason=reason, tags=decided.tags)
+
+    def classify(self, click: Click, request_headers: Mapping[str, str]) -> Verdict:
+        """The first plugin's verdict on a click; human where none has one."""
+        return self._first("postbox_classify", Verdict, click=click, request_headers=request_headers) or _HUMAN
+
+    def notifiers(self) -> list[Notifier]:
+        """Everything that implements the click hook, ready to be started: given, installed and configured.
+
+        :raises SettingsError: if a ``[[notify]]`` block uses no known notifier, or its options are not the notifier's.
+        :raises PluginError: if what the block uses cannot be loaded, or two notifiers have one name.
+        """
+        made = [_notifier(plugin) for plugin in self._active() if "postbox_click" in plugin.hooks]
+        made += [_notifier(self._configured(place), block) for place, block in enumerate(self._notify)]
+        seen: set[str] = set()
+        for notifier in made:
+            if notifier.name in seen:
+                raise PluginError(f"two notifiers are named {notifier.name!r}: give one of them another name")
+            seen.add(notifier.name)
+        return made
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Starts and stops the plugins that want to be but are no notifiers, which the outbox starts and stops."""
+        others = [plugin for plugin in self._active() if "postbox_click" not in plugin.hooks]
+        for plugin in others:
+            await _lifecycle(plugin, "postbox_start")
+        try:
+            yield
+        finally:
+            for plugin in reversed(others):
+                await _lifecycle(plugin, "postbox_stop")
+
+    def infos(self) -> list[PluginInfo]:
+        """What is loaded, from where and with which hooks; what is installed but not used; what failed, and why."""
+        sources = {entry.name: entry for entry in discovery.installed(discovery.PLUGINS)}
+        found = [
+            PluginInfo(
+                name=plugin.name,
+                kind="given" if plugin in self._given else "installed",
+                source=_module_of(plugin) if plugin in self._given else sources[plugin.name].source,
+                state="active",
+                hooks=tuple(plugin.hooks),
+            )
+            for plugin in self._active()
+        ]
+        found += self._failed
+        found += (
+            PluginInfo(name=entry.name, kind="installed", source=entry.source, state="blocked")
+            for entry in sources.values()
+            if entry.blocked
+        )
+        return [*found, *self._notifier_infos()]
+
+    def _notifier_infos(self) -> Iterable[PluginInfo]:
+        used = {block.use for block in self._notify}
+        known = {entry.name: entry for entry in discovery.installed(discovery.NOTIFIERS)}
+        for entry in known.values():
+            if entry.name not in used:
+                state = "blocked" if entry.blocked else "failed" if entry.error else "available"
+                yield PluginInfo(name=entry.name, kind="notifier", source=entry.source, state=state, error=entry.error)
+        for place, block in enumerate(self._notify):
+            source = known[block.use].source if block.use in known else ""
+            try:
+                hooks = tuple(self._configured(place).hooks)
+            except (PluginError, SettingsError) as error:
+                yield PluginInfo(name=block.name, kind="notifier", source=source, state="failed", error=str(error))
+            else:
+                yield PluginInfo(name=block.name, kind="notifier", source=source, state="active", hooks=hooks)
+
+    def _configured(self, place: int) -> _Plugin:
+        """A new instance of what a ``[[notify]]`` block uses, checked as every plugin is, in a manager of its own."""
+        block, key = self._notify[place], f"notify[{place}]"
+        known = {entry.name: entry for entry in discovery.installed(discovery.NOTIFIERS)}
+        entry = known.get(block.use)
+        if entry is None:
+            names = ", ".join(known) or "none"
+            raise SettingsError(
+                f"{key}.use", f"there is no notifier {block.use!r}", f"Installed are: {names}", self._source
+            )
+        if entry.blocked:
+            problem = f"{block.use!r} is blocked by {discovery.DISABLED_VARIABLE}"
+            raise SettingsError(
+                f"{key}.use", problem, "Remove it from that variable, or remove the block", self._source
+            )
+        if entry.error:
+            raise PluginError(f"{key}: cannot load {block.use!r} from {entry.source}: {entry.error}")
+        manager = pluggy.PluginManager(hookspecs.NAME)
+        manager.add_hookspecs(hookspecs)
+        plugin = _register(manager, block.name, construct(entry.value, block.options, key, self._source))
+        if "postbox_click" not in plugin.hooks:
+            raise PluginError(f"{key}: {entry.source} has no postbox_click marked with @hookimpl, so it is no notifier")
+        return plugin
+
+    def _active(self) -> list[_Plugin]:
+        with self._lock:
+            if self._installed is None:
+                self._installed = [
+                    plugin
+                    for entry in discovery.installed(discovery.PLUGINS)
+                    if not entry.blocked and (plugin := self._register_installed(entry)) is not None
+                ]
+            return [*self._installed, *self._given]
+
+    def _register_installed(self, entry: discovery.Installed) -> _Plugin | None:
+        error = entry.error
+        if not error:
+            try:
+                value = entry.value() if inspect.isclass(entry.value) else entry.value
+                return _register(self._manager, entry.name, value)
+            except Exception as problem:  # a foreign class may raise anything when it is made
+                error = f"{type(problem).__name__}: {problem}"
+                _log.warning("cannot use plugin %s from %s: %s", entry.name, entry.source, error)
+        self._failed.append(
+            PluginInfo(name=entry.name, kind="installed", source=entry.source, state="failed", error=error)
+        )
+        return None
+
+    def _implementations(self, hook: str) -> list[HookImpl]:
+        """In the order they are called: ``tryfirst``, then as given, then ``trylast``."""
+        if hook not in self._ordered:
+            found = [plugin.hooks[hook] for plugin in self._active() if hook in plugin.hooks]
+            self._ordered[hook] = sorted(found, key=lambda impl: (not impl.tryfirst, impl.trylast))
+        return self._ordered[hook]
+
+    def _first(self, hook: str, kind: type[Result], **arguments: object) -> Result | None:
+        for impl in self._implementations(hook):
+            try:
+                result = _call(impl, **arguments)
+                if result is not None and not isinstance(result, kind):
+                    raise PluginError(f"{hook} must return {kind.__name__} or None, not {result!r}")
+            except Exception:
+                _log.exception("plugin %s failed in %s; it counts as having no opinion", impl.plugin_name, hook)
+                continue
+            if result is not None:
+                return result
+        return None
+
+
+def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> _Plugin:
+    if inspect.isclass(plugin):
+        raise PluginError(f"{plugin.__qualname__} is a class: register an instance, {plugin.__qualname__}()")
+    for attribute in dir(plugin):
+        if attribute.startswith(f"{hookspecs.NAME}_") and inspect.isroutine(getattr(plugin, attribute, None)):
+            _check_hook(name, plugin, attribute)
+    try:
+        manager.register(plugin, name)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise PluginError(f"plugin {name!r} cannot be registered: {error}") from error
+    hooks = {
+        caller.name: impl
+        for caller in manager.get_hookcallers(plugin) or ()
+        for impl in caller.get_hookimpls()
+        if impl.plugin is plugin
+    }
+    for hook, impl in hooks.items():
+        if impl.hookwrapper or impl.wrapper:
+            raise PluginError(f"plugin {name!r}: {hook} cannot be a wrapper; write it without wrapper=True")
+    return _Plugin(name, hooks)
+
+
+def _check_hook(name: str, plugin: object, attribute: str) -> None:
+    if attribute not in _HOOKS:
+        raise PluginError(f"plugin {name!r}: there is no hook {attribute}; the hooks are {', '.join(_HOOKS)}")
+    if not hasattr(getattr(plugin, attribute), f"{hookspecs.NAME}_impl"):
+        raise PluginError(f"plugin {name!r}: {attribute} is not marked; put @postbox_plugin.hookimpl above it")
+
+
+def _name_of(plugin: object) -> str:
+    """A name that stays the same from one start to the next, for the clicks that wait in the outbox under it."""
+    name = getattr(plugin, "name", None)
+    if isinstance(name, str) and name:
+        return name
+    return getattr(plugin, "__name__", type(plugin).__name__)
+
+
+def _module_of(plugin: _Plugin) -> str:
+    instance = next((impl.plugin for impl in plugin.hooks.values()), None)
+    return str(getattr(instance, "__module__", "") or getattr(instance, "__name__", ""))
+
+
+def _notifier(plugin: _Plugin, block: NotifySettings | None = None) -> Notifier:
+    click = plugin.hooks["postbox_click"]
+    limits = {} if block is None else {name: getattr(block, name) for name in ("concurrency", "timeout", "retry_for")}
+    return Notifier(
+        plugin.name,
+        click=lambda clicked: _call(click, click=clicked),
+        start=_bound(plugin, "postbox_start"),
+        stop=_bound(plugin, "postbox_stop"),
+        **limits,
+    )
+
+
+def _bound(plugin: _Plugin, hook: str) -> Callable[[], Any] | None:
+    return partial(_call, plugin.hooks[hook]) if hook in plugin.hooks else None
+
+
+async def _lifecycle(plugin: _Plugin, hook: str) -> None:
+    impl = plugin.hooks.get(hook)
+    if impl is None:
+        return
+    try:
+        result = _call(impl)
+        if inspect.isawaitable(result):
+            await result
+    except Exception:
+        _log.exception("plugin %s failed in %s", plugin.name, hook)
+
+
+def _call(impl: HookImpl, **arguments: object) -> Any:
+    """Call one implementation with those of the arguments that it asks for."""
+    return impl.function(*(arguments[name] for name in impl.argnames))
+
+
+def _check_html(parts: object, count: int) -> None:
+    if not isinstance(parts, list) or len(parts) != count or not all(isinstance(part, str) for part in parts):
+        raise PluginError(f"mail.html_parts must stay a list of {count} texts")

@@ -1,0 +1,230 @@
+"""The façade: what a program holds in its hand. Nothing but wiring."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from email.message import Message
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar, cast
+from urllib.parse import urlsplit
+
+import msgspec
+
+from postbox_plugin.bridge import bridge
+from postbox_plugin.config import load
+from postbox_plugin.errors import InvalidToken
+from postbox_plugin.hookspecs import NAME
+from postbox_plugin.incoming import ClickRecorder
+from postbox_plugin.links.report import Report
+from postbox_plugin.mail import Mail, OpenedLink
+from postbox_plugin.message.objects import MessageObject
+from postbox_plugin.message.raw import RawMessage
+from postbox_plugin.outgoing import Outcome, Rewriter
+from postbox_plugin.plugins import PluginHost, PluginInfo
+from postbox_plugin.settings import Settings
+from postbox_plugin.tokens.keyring import KeyRing
+from postbox_plugin.tokens.seal import open_token
+
+__all__ = ["Postbox"]
+
+_log = logging.getLogger("postbox.send")
+
+AnyMail = TypeVar("AnyMail", bound="Message[Any, Any] | bytes")
+
+
+class Postbox:
+    """Click tracking, set up once for a program.
+
+    Making one opens nothing: no file, no thread, no connection. It may be made before a fork, shared by threads, and
+    used by a sender that never redirects.
+
+    :param settings: the settings.
+    :param plugins: plugins in the order their before-send hooks are called; those with a ``postbox_click`` are
+        notifiers.
+    :param source: what an error about a setting names as its place.
+    :raises PluginError: if one of the plugins is not one; it says how it would be.
+    """
+
+    def __init__(self, settings: Settings, plugins: Iterable[object] = (), *, source: str = "Settings") -> None:
+        self.settings: Final = settings
+        self._ring: Final = KeyRing(settings.keys)
+        self._plugins: Final = PluginHost(plugins, settings.notify, strict=settings.strict, source=source)
+        self._rewriter: Final = Rewriter(settings, self._ring, self._plugins)
+        self._recorder: Final = ClickRecorder(settings, self._plugins)
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], plugins: Iterable[object] = ()) -> Self:
+        """Set up from a TOML file; environment variables (``POSTBOX_DOMAIN``, ...) outweigh it.
+
+        :raises SettingsError: naming the file or variable, the key, what is wrong and what to write.
+        """
+        return cls(load(path, os.environ), plugins, source=str(path))
+
+    @classmethod
+    def from_env(cls, plugins: Iterable[object] = ()) -> Self:
+        """Set up from environment variables alone: ``POSTBOX_DOMAIN``, ``POSTBOX_KEYS``, ...
+
+        :raises SettingsError: naming the variable, what is wrong and what to write.
+        """
+        return cls(load(None, os.environ), plugins, source="the environment")
+
+    def before_send(
+        self,
+        message: AnyMail,
+        *,
+        recipients: Sequence[str] | None = None,
+        message_tags: Mapping[str, str | Iterable[str]] | None = None,
+        in_place: bool = False,
+    ) -> AnyMail:
+        """The message to send instead: links that are to be tracked are tracking links, and nothing else is changed.
+
+        Never keeps a mail from being sent: what cannot be rewritten safely comes back as it is, with the reason in
+        the log.
+
+        :param message: the message, as an object of any policy or as raw bytes; it is not changed.
+        :param recipients: the envelope's recipients. If ``None``, those of To, Cc and Bcc.
+        :param message_tags: tags that every click of this message carries, beside those of its ``X-Postbox-Tags``.
+        :param in_place: change the message object itself, for frameworks whose hook has no return value.
+        :returns: the same kind of message; the argument itself if nothing was to be changed.
+        :raises TypeError: if the message is neither an object nor bytes, or is bytes and to be changed in place.
+        """
+        _check_message(message, recipients, in_place=in_place)
+        try:
+            outcome = self._rewrite(message, recipients, message_tags, in_place=in_place)
+        except Exception:
+            if self.settings.strict:
+                raise
+            _log.exception("tracking failed; the message goes out as it came")
+            return message
+        if outcome.report.reason:
+            _log.info("message left alone: %s", outcome.report.reason)
+        return message if outcome.message is None else cast(AnyMail, outcome.message)
+
+    def track_html(self, html: str, mail: Mail) -> str:
+        """HTML with tracking links, for senders that hand over JSON instead of MIME.
+
+        :param html: the HTML body.
+        :param mail: who it is from and to, its subject and tags. Its ``message_id`` is filled in, so that the
+            program can tie clicks to what it sent.
+        """
+        try:
+            tracked, report = self._rewriter.html(html, mail)
+        except Exception:
+            if self.settings.strict:
+                raise
+            _log.exception("tracking failed; the HTML goes out as it came")
+            return html
+        if report.reason:
+            _log.info("HTML left alone: %s", report.reason)
+        return tracked
+
+    def explain(
+        self,
+        message: Message[Any, Any] | bytes,
+        *,
+        recipients: Sequence[str] | None = None,
+        message_tags: Mapping[str, str | Iterable[str]] | None = None,
+    ) -> Report:
+        """What :meth:`before_send` would do with a message, and why; changes nothing, and lets exceptions through.
+
+        :param message: as for :meth:`before_send`, like the other arguments.
+        """
+        _check_message(message, recipients, in_place=False)
+        outcome = self._rewrite(message, recipients, message_tags, in_place=False)
+        before = _size(message)
+        after = before if outcome.message is None else _size(cast("Message[Any, Any] | bytes", outcome.message))
+        return msgspec.structs.replace(outcome.report, size_before=before, size_after=after)
+
+    def open(self, url: str) -> OpenedLink:
+        """What a tracking link holds.
+
+        :param url: the whole link, or its token alone.
+        :raises InvalidToken: if it is not a tracking link of ours that opens with a key of the ring.
+        """
+        path = urlsplit(url).path
+        if path.startswith(self.settings.path):
+            return open_token(self._ring, path.removeprefix(self.settings.path))
+        if "/" in url:
+            raise InvalidToken(f"not a tracking link: its path does not begin with {self.settings.path}")
+        return open_token(self._ring, url)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Self]:
+        """Opens the outbox, starts the notifiers and delivers what waits; stops them and closes it at the end.
+
+        Clicks are kept, and notified, only while this is active. Mount the routes of ``postbox_plugin.redirect``
+        beside it.
+
+        :raises OutboxError: if the outbox cannot be opened.
+        :raises SettingsError: if a ``[[notify]]`` block is wrong.
+        """
+        from postbox_plugin.outbox import Outbox  # noqa: PLC0415 - a sender that never redirects needs no database
+
+        if self._recorder.outbox is not None:
+            raise RuntimeError("this Postbox is running already")
+        outbox = Outbox(Path(self.settings.spool), self._plugins.notifiers())
+        async with self._plugins.running():
+            await outbox.start()
+            self._recorder.outbox = outbox
+            try:
+                yield self
+            finally:
+                self._recorder.outbox = None
+                await outbox.stop()
+
+    async def record(self, link: OpenedLink, *, address: str, user_agent: str, headers: Mapping[str, str]) -> None:
+        """Record a click: for whoever answers requests in place of ``postbox_plugin.redirect``.
+
+        Returns when the click is on disk, or after ``journal_deadline`` seconds at the most; never raises, for the
+        reader is to be redirected whatever happens.
+
+        :param link: the link that was opened.
+        :param address: who opened it: an IP address.
+        :param user_agent: the request's ``User-Agent``; ``""`` without one.
+        :param headers: all headers of the request, for the classify hooks.
+        """
+        await self._recorder.record(link, address=address, user_agent=user_agent, headers=headers)
+
+    def as_plugin(self, project: str = NAME) -> object:
+        """A plugin for a framework's own pluggy manager: it implements ``postbox_rewrite``.
+
+        :param project: the manager's ``project_name``; see :func:`postbox_plugin.hookspecs.for_project` if it is not
+            ``postbox``.
+        """
+        return bridge(self, project)
+
+    def plugins_report(self) -> list[PluginInfo]:
+        """What is loaded, from where and with which hooks; what is installed but not configured; what failed, and
+        why.
+        """
+        return self._plugins.infos()
+
+    def _rewrite(
+        self,
+        message: Message[Any, Any] | bytes,
+        recipients: Sequence[str] | None,
+        message_tags: Mapping[str, str | Iterable[str]] | None,
+        *,
+        in_place: bool,
+    ) -> Outcome[Any]:
+        if isinstance(message, Message):
+            return self._rewriter.message(MessageObject(message, in_place=in_place), recipients, message_tags)
+        return self._rewriter.message(RawMessage(bytes(message)), recipients, message_tags)
+
+
+def _check_message(message: object, recipients: object, *, in_place: bool) -> None:
+    if isinstance(message, str):
+        raise TypeError("a message is bytes or an email.message.Message, not text: encode it first")
+    if not isinstance(message, Message | bytes | bytearray | memoryview):
+        raise TypeError(f"a message is bytes or an email.message.Message, not {type(message).__qualname__}")
+    if in_place and not isinstance(message, Message):
+        raise TypeError("bytes cannot be changed in place: use what before_send returns")
+    if isinstance(recipients, str):
+        raise TypeError(f"recipients is a list of addresses: write [{recipients!r}]")
+
+
+def _size(message: Message[Any, Any] | bytes) -> int:
+    return len(message.as_bytes() if isinstance(message, Message) else message)

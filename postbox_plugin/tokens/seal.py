@@ -1,0 +1,73 @@
+"""Sealing and opening: ``TOKEN = key id + base64url(AES-SIV(record))``, without padding, in one canonical form."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+
+from postbox_plugin.errors import InvalidToken
+from postbox_plugin.mail import OpenedLink, Tags
+from postbox_plugin.tokens.keyring import KEY_ID_CHARS, Key, KeyRing
+from postbox_plugin.tokens.payload import LinkPacker, MessageFacts, unpack
+
+__all__ = ["MessageSealer", "open_token"]
+
+_PURPOSE: Final = [b"postbox click, token version 1"]
+"""What AES-SIV authenticates beside the record (RFC 5297, associated data): a token for something else never opens
+as a link.
+"""
+
+_TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")
+
+
+class MessageSealer:
+    """Seals the links of one message.
+
+    :param key: the sealing key.
+    :param facts: what all the links of the message carry.
+    """
+
+    __slots__ = ("_key", "_packer")
+
+    def __init__(self, key: Key, facts: MessageFacts) -> None:
+        self._key: Final = key
+        self._packer: Final = LinkPacker(facts)
+
+    def seal(self, url: str, index: int, tags: Tags) -> str:
+        """The token of one link.
+
+        :param url: the original address.
+        :param index: the link's place in its mail, from 0.
+        :param tags: the link tags.
+        """
+        sealed = self._key.cipher.encrypt(self._packer.pack(url, index, tags), _PURPOSE)
+        return self._key.id + base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
+
+
+def open_token(ring: KeyRing, token: str) -> OpenedLink:
+    """What a token holds.
+
+    :param ring: the keys, any of which may have sealed it.
+    :param token: the token.
+    :raises InvalidToken: if it was not sealed with one of them, or was changed in any way.
+    """
+    if not _TOKEN.fullmatch(token):
+        raise InvalidToken("not a token: it has characters that no token has")
+    key_id, text = token[:KEY_ID_CHARS], token[KEY_ID_CHARS:]
+    try:
+        sealed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        raise InvalidToken("not a token: it was cut") from None
+    # The decoder passes over the spare bits of the last character: without this, one link has several tokens.
+    if base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii") != text:
+        raise InvalidToken("not a token: it is not in its canonical form")
+    key = ring.get(key_id)
+    if key is None:
+        raise InvalidToken(f"sealed with a key that is not in the ring (key id {key_id})", key_id)
+    try:
+        return unpack(key.cipher.decrypt(sealed, _PURPOSE))
+    except (InvalidTag, ValueError):
+        raise InvalidToken("not a token of ours: it was altered or made up") from None
