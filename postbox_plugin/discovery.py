@@ -15,7 +15,7 @@ import msgspec
 
 from postbox_plugin.hookspecs import NAME
 
-__all__ = ["COMMANDS", "DISABLED_VARIABLE", "NOTIFIERS", "PLUGINS", "Installed", "installed"]
+__all__ = ["COMMANDS", "DISABLED_VARIABLE", "NOTIFIERS", "PLUGINS", "Installed", "find", "installed", "names"]
 
 PLUGINS: Final = NAME
 """Plugins that are on once they are installed: modules, instances, or classes without arguments."""
@@ -55,12 +55,31 @@ def installed(group: str) -> Iterator[Installed]:
 
     :param group: :data:`PLUGINS`, :data:`NOTIFIERS` or :data:`COMMANDS`.
     """
-    blocked = {name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",")}
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
-        if point.name in blocked:
-            yield Installed(name=point.name, source=_source(point), blocked=True)
-        else:
-            yield _load(point)
+        yield _look_up(point)
+
+
+def find(group: str, name: str) -> Installed | None:
+    """The entry point of that name, and no other loaded for it; ``None`` if there is none.
+
+    :param group: as for :func:`installed`.
+    :param name: its name.
+    """
+    return next((_look_up(point) for point in entry_points(group=group) if point.name == name), None)
+
+
+def names(group: str) -> list[str]:
+    """The names of a group's entry points; none is loaded for it.
+
+    :param group: as for :func:`installed`.
+    """
+    return sorted(point.name for point in entry_points(group=group))
+
+
+def _look_up(point: EntryPoint) -> Installed:
+    if point.name in {name.strip() for name in os.environ.get(DISABLED_VARIABLE, "").split(",")}:
+        return Installed(name=point.name, source=_source(point), blocked=True)
+    return _load(point)
 
 
 @cache

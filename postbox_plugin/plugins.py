@@ -12,8 +12,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import pluggy
@@ -25,12 +24,12 @@ from postbox_plugin.errors import PluginError, SettingsError
 from postbox_plugin.mail import Link, Mail
 from postbox_plugin.notifier import Notifier
 from postbox_plugin.options import construct
+from postbox_plugin.registration import Plugin, name_of, register
 from postbox_plugin.settings import NotifySettings
 
 __all__ = ["PluginHost", "PluginInfo"]
 
 _HUMAN: Final = Verdict("human")
-_HOOKS: Final = tuple(name for name in hookspecs.__all__ if name.startswith(f"{hookspecs.NAME}_"))
 
 _log = logging.getLogger("postbox.plugins")
 
@@ -56,13 +55,6 @@ class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
 
-class _Plugin(NamedTuple):
-    """A registered plugin and its implementations by hook."""
-
-    name: str
-    hooks: dict[str, HookImpl]
-
-
 class PluginHost:
     """The plugins of one ``Postbox``.
 
@@ -81,9 +73,9 @@ class PluginHost:
         self._strict: Final = strict
         self._manager: Final = pluggy.PluginManager(hookspecs.NAME)
         self._manager.add_hookspecs(hookspecs)
-        self._given: Final = [_register(self._manager, _name_of(plugin), plugin) for plugin in plugins]
+        self._given: Final = [register(self._manager, name_of(plugin), plugin) for plugin in plugins]
         self._lock: Final = threading.Lock()
-        self._installed: list[_Plugin] | None = None
+        self._installed: list[Plugin] | None = None
         self._failed: Final[list[PluginInfo]] = []
         self._ordered: Final[dict[str, list[HookImpl]]] = {}
 
@@ -177,13 +169,12 @@ class PluginHost:
             else:
                 yield PluginInfo(name=block.name, kind="notifier", source=source, state="active", hooks=hooks)
 
-    def _configured(self, place: int) -> _Plugin:
+    def _configured(self, place: int) -> Plugin:
         """A new instance of what a ``[[notify]]`` block uses, checked as every plugin is, in a manager of its own."""
         block, key = self._notify[place], f"notify[{place}]"
-        known = {entry.name: entry for entry in discovery.installed(discovery.NOTIFIERS)}
-        entry = known.get(block.use)
+        entry = discovery.find(discovery.NOTIFIERS, block.use)
         if entry is None:
-            names = ", ".join(known) or "none"
+            names = ", ".join(discovery.names(discovery.NOTIFIERS)) or "none"
             raise SettingsError(
                 f"{key}.use", f"there is no notifier {block.use!r}", f"Installed are: {names}", self._source
             )
@@ -196,12 +187,12 @@ class PluginHost:
             raise PluginError(f"{key}: cannot load {block.use!r} from {entry.source}: {entry.error}")
         manager = pluggy.PluginManager(hookspecs.NAME)
         manager.add_hookspecs(hookspecs)
-        plugin = _register(manager, block.name, construct(entry.value, block.options, key, self._source))
+        plugin = register(manager, block.name, construct(entry.value, block.options, key, self._source))
         if "postbox_click" not in plugin.hooks:
             raise PluginError(f"{key}: {entry.source} has no postbox_click marked with @hookimpl, so it is no notifier")
         return plugin
 
-    def _active(self) -> list[_Plugin]:
+    def _active(self) -> list[Plugin]:
         with self._lock:
             if self._installed is None:
                 self._installed = [
@@ -211,12 +202,12 @@ class PluginHost:
                 ]
             return [*self._installed, *self._given]
 
-    def _register_installed(self, entry: discovery.Installed) -> _Plugin | None:
+    def _register_installed(self, entry: discovery.Installed) -> Plugin | None:
         error = entry.error
         if not error:
             try:
                 value = entry.value() if inspect.isclass(entry.value) else entry.value
-                return _register(self._manager, entry.name, value)
+                return register(self._manager, entry.name, value)
             except Exception as problem:  # a foreign class may raise anything when it is made
                 error = f"{type(problem).__name__}: {problem}"
                 _log.warning("cannot use plugin %s from %s: %s", entry.name, entry.source, error)
@@ -246,66 +237,33 @@ class PluginHost:
         return None
 
 
-def _register(manager: pluggy.PluginManager, name: str, plugin: object) -> _Plugin:
-    if inspect.isclass(plugin):
-        raise PluginError(f"{plugin.__qualname__} is a class: register an instance, {plugin.__qualname__}()")
-    for attribute in dir(plugin):
-        if attribute.startswith(f"{hookspecs.NAME}_") and inspect.isroutine(getattr(plugin, attribute, None)):
-            _check_hook(name, plugin, attribute)
-    try:
-        manager.register(plugin, name)
-        manager.check_pending()
-    except (pluggy.PluginValidationError, ValueError) as error:
-        raise PluginError(f"plugin {name!r} cannot be registered: {error}") from error
-    hooks = {
-        caller.name: impl
-        for caller in manager.get_hookcallers(plugin) or ()
-        for impl in caller.get_hookimpls()
-        if impl.plugin is plugin
-    }
-    for hook, impl in hooks.items():
-        if impl.hookwrapper or impl.wrapper:
-            raise PluginError(f"plugin {name!r}: {hook} cannot be a wrapper; write it without wrapper=True")
-    return _Plugin(name, hooks)
-
-
-def _check_hook(name: str, plugin: object, attribute: str) -> None:
-    if attribute not in _HOOKS:
-        raise PluginError(f"plugin {name!r}: there is no hook {attribute}; the hooks are {', '.join(_HOOKS)}")
-    if not hasattr(getattr(plugin, attribute), f"{hookspecs.NAME}_impl"):
-        raise PluginError(f"plugin {name!r}: {attribute} is not marked; put @postbox_plugin.hookimpl above it")
-
-
-def _name_of(plugin: object) -> str:
-    """A name that stays the same from one start to the next, for the clicks that wait in the outbox under it."""
-    name = getattr(plugin, "name", None)
-    if isinstance(name, str) and name:
-        return name
-    return getattr(plugin, "__name__", type(plugin).__name__)
-
-
-def _module_of(plugin: _Plugin) -> str:
+def _module_of(plugin: Plugin) -> str:
     instance = next((impl.plugin for impl in plugin.hooks.values()), None)
     return str(getattr(instance, "__module__", "") or getattr(instance, "__name__", ""))
 
 
-def _notifier(plugin: _Plugin, block: NotifySettings | None = None) -> Notifier:
-    click = plugin.hooks["postbox_click"]
+def _notifier(plugin: Plugin, block: NotifySettings | None = None) -> Notifier:
     limits = {} if block is None else {name: getattr(block, name) for name in ("concurrency", "timeout", "retry_for")}
     return Notifier(
         plugin.name,
-        click=lambda clicked: _call(click, click=clicked),
-        start=_bound(plugin, "postbox_start"),
-        stop=_bound(plugin, "postbox_stop"),
+        click=_taking_click(plugin.hooks["postbox_click"]),
+        start=_function(plugin, "postbox_start"),
+        stop=_function(plugin, "postbox_stop"),
         **limits,
     )
 
 
-def _bound(plugin: _Plugin, hook: str) -> Callable[[], Any] | None:
-    return partial(_call, plugin.hooks[hook]) if hook in plugin.hooks else None
+def _function(plugin: Plugin, hook: str) -> Callable[[], Any] | None:
+    return plugin.hooks[hook].function if hook in plugin.hooks else None
 
 
-async def _lifecycle(plugin: _Plugin, hook: str) -> None:
+def _taking_click(impl: HookImpl) -> Callable[[Click], Any]:
+    """The hook as a function of a click, also if it asks for none. A coroutine function stays one, for the loop."""
+    function: Callable[..., Any] = impl.function
+    return function if impl.argnames else lambda _: function()
+
+
+async def _lifecycle(plugin: Plugin, hook: str) -> None:
     impl = plugin.hooks.get(hook)
     if impl is None:
         return

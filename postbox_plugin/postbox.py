@@ -165,7 +165,9 @@ class Postbox:
 
         if self._recorder.outbox is not None:
             raise RuntimeError("this Postbox is running already")
-        outbox = Outbox(Path(self.settings.spool), self._plugins.notifiers())
+        outbox = Outbox(
+            Path(self.settings.spool), self._plugins.notifiers(), stop_limit=self.settings.stop_limit
+        )
         async with self._plugins.running():
             await outbox.start()
             self._recorder.outbox = outbox

@@ -126,6 +126,7 @@ class Settings(_Checked, frozen=True, kw_only=True):
     :ivar privacy: what a click keeps of the address and user agent: ``full``, ``truncated`` (to IPv4 /24 or IPv6 /48,
         and to major versions), or ``none``.
     :ivar journal_deadline: the most seconds a reader waits for the disk.
+    :ivar stop_limit: seconds that calls of notifiers have to end when the service stops.
     :ivar strict: an exception in a before-send hook or in the rewriting is raised instead of logged; for tests.
     :ivar serve: what ``postbox serve`` listens on.
     :ivar notify: the notifiers.
@@ -144,6 +145,7 @@ class Settings(_Checked, frozen=True, kw_only=True):
     identity: str = ""
     privacy: Privacy = "full"
     journal_deadline: float = 1.0
+    stop_limit: float = 10.0
     strict: bool = False
     serve: ServeSettings = ServeSettings()
     notify: Sequence[NotifySettings] = ()
@@ -173,7 +175,7 @@ class Settings(_Checked, frozen=True, kw_only=True):
                 raise SettingsError(
                     f"carry[{place}]", f"{header!r} cannot be carried", f"Choose from {', '.join(CARRIABLE)}"
                 )
-        _positive(self, "journal_deadline")
+        _positive(self, "journal_deadline", "stop_limit")
         seen: set[str] = set()
         for place, notifier in enumerate(self.notify):
             if notifier.name in seen:
