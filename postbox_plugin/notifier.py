@@ -8,7 +8,7 @@ import contextvars
 import inspect
 import queue
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 from postbox_plugin.click import Click
@@ -23,12 +23,12 @@ MAX_THREADS: Final = 32
 class Notifier:
     """One notifier: its hooks, and how they are called.
 
-    A synchronous hook runs in threads of this notifier's own, at most ``concurrency`` and never more than 32. No thread can be
-    stopped: a call that overran its timeout keeps its thread, and the next call waits until one is free.
+    A synchronous hook runs in threads of this notifier's own, at most ``concurrency`` and never more than 32. No
+    thread can be stopped: a call that overran its timeout keeps its thread, and the next call waits until one is free.
 
     :param name: its name in the settings; its clicks wait in the outbox under this name.
-    :param click: takes a click; returning means that it was taken, raising means "again later". Sync, async, or sync with an
-        awaitable as its result.
+    :param click: takes a click; returning means that it was taken, raising means "again later". Sync, async, or sync
+        with an awaitable as its result.
     :param start: called before the first click; sync or async.
     :param stop: called after the last click; sync or async.
     :param concurrency: the most calls in flight at once.
@@ -90,7 +90,7 @@ class Notifier:
     async def _call(self, hook: Callable[..., Any], *arguments: Any) -> None:
         try:
             if _is_async(hook):
-                async with asyncio.timeout(self.timeout):
+                async with self._time_limit():
                     await hook(*arguments)
             else:
                 await self._call_in_thread(hook, *arguments)
@@ -108,10 +108,21 @@ class Notifier:
             self._threads = _Threads(self.name, min(self.concurrency, MAX_THREADS))
         # The wait for a thread is not the hook's time.
         future = await self._threads.submit(hook, *arguments)
-        async with asyncio.timeout(self.timeout):
+        async with self._time_limit():
             result = await future
             if inspect.isawaitable(result):
                 await result
+
+    @contextlib.asynccontextmanager
+    async def _time_limit(self) -> AsyncIterator[None]:
+        limit = asyncio.timeout(self.timeout)
+        try:
+            async with limit:
+                yield
+        except TimeoutError:
+            if limit.expired():
+                raise TimeoutError(f"no answer within {self.timeout:g} s") from None
+            raise
 
     def _let_go(self) -> None:
         threads, self._threads = self._threads, None
@@ -150,7 +161,7 @@ class _Threads:
             result, error = None, None
             try:
                 result = context.run(function, *arguments)
-            except BaseException as raised:  # noqa: BLE001 - handed to the one who waits
+            except BaseException as raised:
                 error = raised
             # The loop may be gone when a stuck call comes back at last: then nobody waits for it.
             with contextlib.suppress(RuntimeError):

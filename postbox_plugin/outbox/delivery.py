@@ -32,6 +32,8 @@ PREFETCH: Final = 16
 """Clicks fetched ahead, at least; else as many as may be in flight."""
 PEEK: Final = 60.0
 """Seconds after which the clock is looked at again: it may have been put forward."""
+UNSAVED: Final = 0.1
+"""Seconds after which to look again for what could not be written."""
 START_CAP: Final = 60.0
 """The longest pause between attempts to start a notifier, in seconds."""
 
@@ -76,7 +78,6 @@ class Courier:
         self._workers: set[asyncio.Task[None]] = set()
         self._main: asyncio.Task[None] | None = None
         self._next_due: float | None = 0.0
-        self._more = False
         self._changed = asyncio.Event()
         self._paused: str | None = None
         self._started = False
@@ -89,13 +90,14 @@ class Courier:
         """Begin, in a task of its own: start the notifier, then deliver."""
         self._writer.add(self)
         self._main = asyncio.create_task(self._run(), name=f"postbox-courier-{self.notifier.name}")
+        self._main.add_done_callback(self._report)
 
     async def stop(self, limit: float) -> None:
         """Let calls in flight end within ``limit`` seconds, cut the others, and stop the notifier."""
         self._stopping = True
         if self._main is not None:
             self._main.cancel()
-            await asyncio.wait([self._main])
+            await asyncio.wait([self._main], timeout=limit)
         if self._workers:
             _, late = await asyncio.wait(self._workers, timeout=limit)
             for worker in late:
@@ -106,8 +108,9 @@ class Courier:
         self._progress.detach(self._clock(), everything=True)
         if self._started:
             try:
-                await self.notifier.stop()
-            except Exception as error:  # noqa: BLE001 - a plugin's; the others are to be stopped too
+                async with asyncio.timeout(limit):
+                    await self.notifier.stop()
+            except Exception as error:
                 log.warning("notifier %s did not stop as it should: %s", self.notifier.name, describe(error))
 
     def wake(self) -> None:
@@ -122,18 +125,18 @@ class Courier:
     def hurry(self) -> None:
         """Forget failures, and look for retries that are due: a person asked for it."""
         self._breaker.reset()
+        self.look()
+
+    def look(self) -> None:
+        """Look for retries that are due: they may be due at other times than was known."""
         self._next_due = 0.0
         self.wake()
 
     def skip(self) -> int:
         """Drop everything that was not tried yet, except what is on its way; how many clicks that was."""
-        self._epoch += 1
-        fresh = sum(job.span is not None for job in self._ready)
+        fetched = len(self._ready)
         self.drop()
-        skipped = self._progress.skip(self._journal.last_id) + fresh
-        self._more = False
-        self._writer.settle()
-        return skipped
+        return fetched + self._progress.skip(self._journal.last_id)
 
     def drop(self, ids: Container[int] | None = None) -> None:
         """Drop fetched clicks that are not on their way yet: those with these ids, or all."""
@@ -145,6 +148,7 @@ class Courier:
                 kept.append(job)
         self._ready = kept
         self._epoch += 1
+        self._writer.settle()
 
     def changes(self) -> Changes | None:
         """See :class:`.writer.Source`."""
@@ -154,6 +158,8 @@ class Courier:
     def unsaved(self, changes: Changes) -> None:
         """See :class:`.writer.Source`."""
         self._progress.unsaved(changes)
+        # What is due among them is only found once they are written.
+        self._look_at(self._clock() + UNSAVED)
 
     # The courier's own task
 
@@ -179,7 +185,7 @@ class Courier:
                 await self.notifier.start()
                 self._started = True
                 return
-            except Exception as error:  # noqa: BLE001 - a plugin's; it is tried again
+            except Exception as error:
                 log.warning("notifier %s does not start: %s", self.notifier.name, describe(error))
                 self._note(error)
             await asyncio.sleep(delay * (0.5 + 0.5 * self._chance()))
@@ -210,33 +216,49 @@ class Courier:
     async def _fill(self) -> None:
         if self._progress.serial != self._journal.serial:
             await self._load()
-        self._progress.split(self._journal.last_id)
         room = self._room()
+        if room > 1:
+            # Not while clicks are held back: then the backlog is cut off at once, when it can drain.
+            self._progress.split(self._journal.last_id)
         now = self._clock()
         is_due = self._next_due is not None and self._next_due <= now
         head, backlog = self._progress.head, self._progress.backlog
         if room <= 0 or not (is_due or backlog or head.cursor <= self._journal.last_id):
             return
         epoch = self._epoch
-        known = {*self._in_flight, *(job.id for job in self._ready)}
+        unsaved = self._progress.unsaved_rows()
+        known = {*self._in_flight, *(job.id for job in self._ready), *unsaved}
         name = self.notifier.name
 
         def fetch(journal: Journal) -> _Fetched:
-            # Each kind gets its share where there are others: neither a backlog nor a heap of retries keeps new clicks waiting.
+            # Each kind gets its share where there are others: neither a backlog nor a heap of retries keeps new clicks
+            # waiting.
             due = journal.due(name, now, len(known) + (room + 1) // 2) if is_due else []
+            passed = any(stored.id in unsaved for stored in due)
             due = [stored for stored in due if stored.id not in known][: (room + 1) // 2]
             left = room - len(due)
-            fresh = journal.waiting(head.cursor, head.end, (left + 1) // 2 if backlog else left)
-            old = journal.waiting(backlog.cursor, backlog.end, left - len(fresh)) if backlog else []
-            return _Fetched(journal.serial, journal.last_id, due, fresh, old, journal.next_due(name, now))
+            fresh = journal.waiting(name, head.cursor, head.end, (left + 1) // 2 if backlog else left)
+            old = journal.waiting(name, backlog.cursor, backlog.end, left - len(fresh)) if backlog else []
+            next_due = now + UNSAVED if passed else journal.next_due(name, now)
+            return _Fetched(journal.serial, journal.last_id, due, fresh, old, next_due)
 
-        fetched = await self._writer.read(fetch)
+        if is_due:
+            # Rows of clicks that were settled meanwhile would be found in their old state.
+            self._writer.settle(now=True)
+            # Before the wait: what fails meanwhile has its say.
+            self._next_due = None
+        try:
+            fetched = await self._writer.read(fetch)
+        except OutboxError:
+            self._look_at(now)
+            raise
         if epoch != self._epoch or fetched.serial != self._progress.serial:
+            self._look_at(now)
             self.wake()
             return
         if is_due:
             # A full hand means that there may be more.
-            self._next_due = now if len(fetched.due) == (room + 1) // 2 else fetched.next_due
+            self._look_at(now if len(fetched.due) == (room + 1) // 2 else fetched.next_due)
         self._take(fetched.due, None, 0, 0)
         left = room - len(fetched.due)
         self._take(fetched.head, head, (left + 1) // 2 if backlog else left, fetched.last_id)
@@ -256,7 +278,7 @@ class Courier:
 
     def _take(self, stored: list[Stored], span: Span | None, asked: int, last_id: int) -> None:
         jobs = [Job(*one) for one in stored]
-        if span is not None:
+        if span is not None and asked > 0:
             cursor = jobs[-1].id + 1 if len(jobs) == asked and jobs else max(span.cursor, last_id + 1)
             self._progress.fetched(span, jobs, cursor)
         self._ready.extend(jobs)
@@ -271,8 +293,13 @@ class Courier:
     def _gone(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
         self.wake()
-        if not worker.cancelled() and (error := worker.exception()) is not None:
-            log.error("the courier of notifier %s failed in a way that it should not", self.notifier.name, exc_info=error)
+        self._report(worker)
+
+    def _report(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error(
+                "the courier of notifier %s failed in a way that it should not", self.notifier.name, exc_info=error
+            )
 
     # One call
 
@@ -301,13 +328,20 @@ class Courier:
         except PauseNotifier as error:
             self._pause(error)
             self._progress.failed(job, Row("retry", job.tries, job.first, now(), describe(error)))
-        except Exception as error:  # noqa: BLE001 - a plugin's; the click is tried again
+        except Exception as error:
             after = error.after if isinstance(error, RetryLater) else 0.0
             self._breaker.failed(now(), opened, after)
+            if self._breaker.opened and not opened:
+                log.warning(
+                    "notifier %s fails: %s. It is tried again now and then", self.notifier.name, describe(error)
+                )
             self._again(job, error, after)
         else:
-            self._breaker.reset()
             self._progress.settled(job)
+            if self._breaker.opened:
+                log.info("notifier %s takes clicks again", self.notifier.name)
+                self.wake()
+            self._breaker.reset()
 
     def _again(self, job: Job, error: Exception, after: float) -> None:
         now = self._clock()
@@ -319,7 +353,11 @@ class Courier:
             self._bury(job, error)
             return
         self._progress.failed(job, Row("retry", job.tries, job.first, due, describe(error)))
-        self._next_due = due if self._next_due is None else min(due, self._next_due)
+        self._look_at(due)
+
+    def _look_at(self, due: float | None) -> None:
+        if due is not None:
+            self._next_due = due if self._next_due is None else min(due, self._next_due)
 
     def _bury(self, job: Job, error: Exception) -> None:
         now = self._clock()
@@ -328,6 +366,8 @@ class Courier:
 
     def _pause(self, error: PauseNotifier) -> None:
         self._note(error)
+        if self._paused is not None:
+            return
         self._paused = str(error) or type(error).__name__
         self._progress.paused(clean(self._paused))
         self._writer.settle(now=True)
@@ -352,5 +392,3 @@ def describe(error: BaseException) -> str:
 def clean(text: str) -> str:
     """Text that the journal takes: a plugin's exception may carry lone surrogates."""
     return text[:ERROR_CHARS].encode(errors="backslashreplace").decode()
-
-

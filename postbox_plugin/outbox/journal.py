@@ -1,4 +1,5 @@
-"""The journal: what one outbox file holds, and every change of it that delivery makes. Synchronous, over one connection.
+"""The journal: what one outbox file holds, and every change of it that delivery makes. Synchronous, over one
+connection.
 
 What people ask of an outbox (status, list, retry, resume, purge) is in ``ledger.py``.
 """
@@ -26,6 +27,8 @@ SWEEP: Final = 2000
 """The most ids that one transaction looks at to delete clicks, so that it stays quick."""
 WAL_PAGES: Final = 4000
 """About how far the write-ahead log grows before a checkpoint: 16 MB."""
+VACUUM_PAGES: Final = 2000
+"""The most free pages that one checkpoint gives back, so that clicks do not wait for it long."""
 SPARE_PAGES: Final = 4096
 """Free pages that the file keeps for clicks to come; what exceeds them goes back to the file system."""
 
@@ -33,8 +36,8 @@ SPARE_PAGES: Final = 4096
 class Journal:
     """One outbox file.
 
-    After any failure the connection is thrown away with all that was known of the file, and the next use opens it again.
-    A damaged file is set aside, for a person to look at, and a new one begun.
+    After any failure the connection is thrown away with all that was known of the file, and the next use opens it
+    again. A damaged file is set aside, for a person to look at, and a new one begun.
 
     :param path: the file.
     :param clock: the time, in seconds since 1970.
@@ -47,6 +50,7 @@ class Journal:
         self._clock = clock
         self._connection: sqlite3.Connection | None = None
         self._names: Sequence[str] | None = None
+        self._closed = True
         self._released: deque[tuple[int, int]] = deque()
         self._recording = False
         self._commits = 0
@@ -59,24 +63,37 @@ class Journal:
     def open(self, names: Sequence[str] | None = None) -> None:
         """Open the file, and register the configured notifiers.
 
-        A new name begins with the clicks to come, not with those that wait for others. A name that is missing is parked:
-        its clicks are kept, and it gets no new ones.
+        A new name begins with the clicks to come, not with those that wait for others. A name that is missing is
+        parked: its clicks are kept, and it gets no new ones.
 
         :param names: the configured notifiers; ``None`` to leave what is registered as it is.
         :raises OutboxError: if the file cannot be opened.
         """
         self._names = names
+        self._closed = False
         with self._guard():
             self._open()
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is not None:
             return self._connection
+        if self._closed:
+            raise OutboxError(f"{self._path} was closed")
+        try:
+            return self._read_in()
+        except sqlite3.DatabaseError as error:
+            if not _is_damage(error):
+                raise
+            self._discard(error)
+            return self._read_in()
+
+    def _read_in(self) -> sqlite3.Connection:
         connection = connect(self._path)
         self._connection = connection
         self._commits = 0
         self._rows_at_checkpoint = connection.total_changes
-        ids = "SELECT max(id) FROM click UNION SELECT max(next) - 1 FROM span UNION SELECT max(end) FROM span WHERE end < ?"
+        ids = "SELECT max(id) FROM click UNION SELECT max(next) - 1 FROM span "
+        ids += "UNION SELECT max(end) FROM span WHERE end < ?"
         known = [value for (value,) in connection.execute(ids, (OPEN,)) if value is not None]
         # A new file begins at the microseconds of its birth, above every id of a file that was set aside.
         self.last_id = max(known, default=int(self._clock() * 1e6))
@@ -90,21 +107,25 @@ class Journal:
         return connection
 
     def _register(self, connection: sqlite3.Connection, names: Sequence[str]) -> None:
-        marks = ",".join("?" * len(names))
-        connection.execute(f"UPDATE notifier SET parked = 1 WHERE name NOT IN ({marks})", names)
-        parked = "SELECT name FROM notifier WHERE parked"
-        connection.execute(f"DELETE FROM span WHERE end = ? AND next > ? AND notifier IN ({parked})", (OPEN, self.last_id))
-        connection.execute(f"UPDATE span SET end = ? WHERE end = ? AND notifier IN ({parked})", (self.last_id, OPEN))
-        connection.executemany(
-            "INSERT INTO notifier (name) VALUES (?) ON CONFLICT DO UPDATE SET parked = 0", [(name,) for name in names]
-        )
-        connection.executemany(
-            "INSERT INTO span (notifier, end, next) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            [(name, OPEN, self.last_id + 1) for name in names],
-        )
+        known = {name for (name,) in connection.execute("SELECT name FROM notifier")}
+        for name in known.difference(names):
+            head = (name, OPEN)
+            connection.execute("UPDATE notifier SET parked = 1 WHERE name = ?", (name,))
+            connection.execute("DELETE FROM span WHERE notifier = ? AND end = ? AND next > ?", (*head, self.last_id))
+            connection.execute("UPDATE span SET end = ? WHERE notifier = ? AND end = ?", (self.last_id, *head))
+        for name in names:
+            connection.execute("INSERT INTO notifier (name) VALUES (?) ON CONFLICT DO UPDATE SET parked = 0", (name,))
+            connection.execute(
+                "INSERT INTO span (notifier, end, next) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (name, OPEN, self.last_id + 1),
+            )
 
     def close(self) -> None:
         """Close the file; what is left of the write-ahead log is copied into it. Closing twice is fine."""
+        self._closed = True
+        self._disconnect()
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close()
@@ -121,12 +142,10 @@ class Journal:
 
     def _discard(self, error: BaseException) -> None:
         try:
-            self.close()
+            self._disconnect()
         except sqlite3.Error:
             log.exception("%s could not be closed after an error", self._path)
-        # Extended result codes have the plain one in their low byte.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+        if _is_damage(error):
             self._set_aside(error)
 
     def _set_aside(self, error: BaseException) -> None:
@@ -194,10 +213,16 @@ class Journal:
         rows = self.query("SELECT paused FROM notifier WHERE name = ?", name)
         return rows[0][0] if rows else None
 
-    def waiting(self, start: int, end: int, limit: int) -> list[Stored]:
-        """The first clicks with ids from ``start`` to ``end``, at most ``limit``."""
-        sql = "SELECT id, body FROM click WHERE id BETWEEN ? AND ? AND body IS NOT NULL ORDER BY id LIMIT ?"
-        return [Stored(*row) for row in self.query(sql, start, end, limit)]
+    def waiting(self, name: str, start: int, end: int, limit: int) -> list[Stored]:
+        """The first clicks with ids from ``start`` to ``end`` that a notifier was not tried with, at most ``limit``.
+
+        After a crash, clicks beyond the position may have failed already: those have rows.
+        """
+        sql = (
+            "SELECT id, body FROM click WHERE id BETWEEN ? AND ? AND body IS NOT NULL AND NOT EXISTS "
+            "(SELECT 1 FROM delivery WHERE notifier = ? AND click = id) ORDER BY id LIMIT ?"
+        )
+        return [Stored(*row) for row in self.query(sql, start, end, name, limit)]
 
     def due(self, name: str, now: float, limit: int) -> list[Stored]:
         """Clicks that a notifier is to be tried with again by now, longest due first, at most ``limit``."""
@@ -241,7 +266,9 @@ class Journal:
             kept,
         )
         gone = [click for click, row in changes.rows.items() if row is None]
-        connection.executemany("DELETE FROM delivery WHERE notifier = ? AND click = ?", [(name, click) for click in gone])
+        connection.executemany(
+            "DELETE FROM delivery WHERE notifier = ? AND click = ?", [(name, click) for click in gone]
+        )
         for old, start in moved:
             self.release(old, start)
         for click in gone:
@@ -276,13 +303,16 @@ class Journal:
         budget = SWEEP
         while budget > 0 and self._released:
             start, stop = self._released.popleft()
-            (first,) = connection.execute("SELECT min(id) FROM click WHERE id >= ? AND id < ?", (start, stop)).fetchone()
+            (first,) = connection.execute(
+                "SELECT min(id) FROM click WHERE id >= ? AND id < ?", (start, stop)
+            ).fetchone()
             budget -= 1
             if first is None:
                 continue
             until = min(stop, first + budget + 1)
             connection.execute(
-                "DELETE FROM click WHERE id >= ? AND id < ? AND NOT EXISTS (SELECT 1 FROM delivery WHERE click = click.id)",
+                "DELETE FROM click WHERE id >= ? AND id < ? "
+                "AND NOT EXISTS (SELECT 1 FROM delivery WHERE click = click.id)",
                 (first, until),
             )
             budget -= until - first
@@ -329,8 +359,10 @@ class Journal:
             self._commits = 0
             self._rows_at_checkpoint = connection.total_changes
             (free,) = connection.execute("PRAGMA freelist_count").fetchone()
-            if free > SPARE_PAGES:
-                connection.execute(f"PRAGMA incremental_vacuum({min(free - SPARE_PAGES, WAL_PAGES)})").fetchall()
+            surplus = min(free - SPARE_PAGES, VACUUM_PAGES)
+            if surplus > 0:
+                # execute() would step once, and free one page.
+                connection.executescript(f"PRAGMA incremental_vacuum({surplus})")
 
     def scrub(self, on: bool) -> None:
         """Whether what is deleted is overwritten; turned on while the clicks of a person are purged.
@@ -341,3 +373,8 @@ class Journal:
             self._open().execute(f"PRAGMA secure_delete = {int(on)}").fetchall()
             if not on:
                 self._open().execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _is_damage(error: BaseException) -> bool:
+    # Extended result codes have the plain one in their low byte.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)

@@ -1,26 +1,21 @@
 """What people ask of an outbox file: status, list, retry, resume, purge. Synchronous.
 
-What may touch a million rows is a generator of small steps, each in a transaction of its own, so that clicks are journaled
-and delivered between them. A step yields how many clicks it concerned.
+What may touch a million rows is a generator of small steps, each in a transaction of its own, so that clicks are
+journaled and delivered between them. A step yields how many clicks it concerned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterable, Iterator
+from typing import Final, NoReturn
 
 from postbox_plugin.errors import OutboxError
 from postbox_plugin.outbox.journal import Journal
 from postbox_plugin.outbox.records import OPEN, Listed, NotifierStatus
 
-__all__ = ["check_name", "listing", "names", "purge_deliveries", "purge_recipient", "resume", "retry", "status"]
+__all__ = ["check_name", "listing", "purge_deliveries", "purge_recipient", "refuse", "resume", "retry", "status"]
 
 STEP: Final = 1000
-
-
-def names(journal: Journal) -> list[str]:
-    """Everyone who has or had clicks in this file."""
-    return [name for (name,) in journal.query("SELECT name FROM notifier ORDER BY name")]
 
 
 def check_name(journal: Journal, name: str | None) -> list[str]:
@@ -28,12 +23,19 @@ def check_name(journal: Journal, name: str | None) -> list[str]:
 
     :raises OutboxError: if there is no such notifier.
     """
-    known = names(journal)
+    known = [one for (one,) in journal.query("SELECT name FROM notifier ORDER BY name")]
     if name is None:
         return known
-    if name not in known:
-        raise OutboxError(f"there is no notifier named {name!r} in the outbox; it knows: {', '.join(known) or 'none'}")
-    return [name]
+    return [name] if name in known else refuse(name, known)
+
+
+def refuse(name: str, known: Iterable[str]) -> NoReturn:
+    """Say that there is no such notifier.
+
+    :raises OutboxError: always.
+    """
+    names = ", ".join(sorted(known)) or "nobody"
+    raise OutboxError(f"there is no notifier named {name!r} in the outbox; it knows {names}")
 
 
 def status(journal: Journal, now: float) -> list[NotifierStatus]:
@@ -53,8 +55,10 @@ def status(journal: Journal, now: float) -> list[NotifierStatus]:
         for end, start in journal.spans(name):
             stop = min(end, journal.last_id)
             if start <= stop:
-                sql = "SELECT count(*) FROM click WHERE body IS NULL AND id BETWEEN ? AND ?"
-                waiting += stop - start + 1 - journal.query(sql, start, stop)[0][0]
+                purged = "SELECT count(*) FROM click WHERE body IS NULL AND id BETWEEN ? AND ?"
+                tried = "SELECT count(*) FROM delivery WHERE notifier = ? AND click BETWEEN ? AND ?"
+                waiting += stop - start + 1
+                waiting -= journal.query(purged, start, stop)[0][0] + journal.query(tried, name, start, stop)[0][0]
                 first = min(first, start)
         made = journal.query("SELECT at FROM click WHERE id >= ? AND body IS NOT NULL ORDER BY id LIMIT 1", first)
         found.append(
@@ -74,7 +78,7 @@ def status(journal: Journal, now: float) -> list[NotifierStatus]:
 
 
 def listing(journal: Journal, name: str | None, limit: int) -> list[Listed]:
-    """Clicks that were not taken: dead letters first, then those being retried, then those waiting; at most ``limit``."""
+    """Clicks that were not taken, at most ``limit``: the dead letters, then those being retried, then those waiting."""
     found = [
         Listed(notifier=notifier, event_id=event_id, at=at, state=state, tries=tries, due=due, error=error)
         for notifier in check_name(journal, name)
@@ -94,9 +98,11 @@ def listing(journal: Journal, name: str | None, limit: int) -> list[Listed]:
                 found += [
                     Listed(notifier=notifier, event_id=event_id, at=at, state="waiting")
                     for event_id, at in journal.query(
-                        "SELECT event_id, at FROM click WHERE id BETWEEN ? AND ? AND body IS NOT NULL ORDER BY id LIMIT ?",
+                        "SELECT event_id, at FROM click WHERE id BETWEEN ? AND ? AND body IS NOT NULL AND NOT EXISTS "
+                        "(SELECT 1 FROM delivery WHERE notifier = ? AND click = id) ORDER BY id LIMIT ?",
                         start,
                         end,
+                        notifier,
                         limit - len(found),
                     )
                 ]
@@ -111,11 +117,11 @@ def resume(journal: Journal, name: str) -> bool:
 
 def retry(journal: Journal, name: str, now: float) -> Iterator[int]:
     """Steps that make every failed click of a notifier due; dead letters get a whole new schedule."""
-    where = "notifier = ? AND (state = 'dead' OR due > ?)"
     sql = (
         "UPDATE delivery SET tries = iif(state = 'dead', 0, tries), first = iif(state = 'dead', NULL, first), "
         "due = ?, state = 'retry' WHERE (notifier, click) IN "
-        f"(SELECT notifier, click FROM delivery WHERE {where} LIMIT ?) RETURNING click"
+        "(SELECT notifier, click FROM delivery WHERE notifier = ? AND (state = 'dead' OR due > ?) LIMIT ?) "
+        "RETURNING click"
     )
     while changed := len(journal.query(sql, now, name, now, STEP)):
         yield changed
@@ -127,10 +133,9 @@ def purge_deliveries(journal: Journal, name: str, *, dead_only: bool, ahead: boo
     :param dead_only: drop the dead letters, and nothing else.
     :param ahead: drop those not tried yet too; a running service lets its courier skip them.
     """
-    states = "state = 'dead'" if dead_only else "state IN ('dead', 'retry')"
     sql = "DELETE FROM delivery WHERE (notifier, click) IN (SELECT notifier, click FROM delivery "
-    sql += f"WHERE notifier = ? AND {states} LIMIT ?) RETURNING click"
-    while dropped := [click for (click,) in journal.query(sql, name, STEP)]:
+    sql += "WHERE notifier = ? AND state IN ('dead', ?) LIMIT ?) RETURNING click"
+    while dropped := [click for (click,) in journal.query(sql, name, "dead" if dead_only else "retry", STEP)]:
         for click in dropped:
             journal.release(click, click + 1)
         yield len(dropped)

@@ -1,7 +1,7 @@
 """What one notifier was given, what of it is settled, and so what has to be written. Pure: no clock, no disk.
 
-A span's position on disk is the first of its clicks that is not settled. Clicks are settled in any order, so one slow call
-would hold the position back: it is given a row of its own, and the position moves on.
+A span's position on disk is the first of its clicks that is not settled. Clicks are settled in any order, so one slow
+call would hold the position back: it is given a row of its own, and the position moves on.
 """
 
 from __future__ import annotations
@@ -107,6 +107,7 @@ class Progress:
             span.outstanding[job.id] = job
         span.cursor = cursor
         self._moved[span.end] = span.position
+        self._forget_done()
 
     def skip(self, last_id: int) -> int:
         """Pass over all clicks that were not fetched; how far that was."""
@@ -143,6 +144,10 @@ class Progress:
     def erred(self, error: str, now: float) -> None:
         """Keep an error to show."""
         self._error = (error, now)
+
+    def unsaved_rows(self) -> set[int]:
+        """Clicks whose rows are not written as they should be."""
+        return set(self._rows)
 
     def changes(self) -> Changes | None:
         """What has to be written; it counts as written until :meth:`unsaved` says otherwise."""

@@ -1,4 +1,4 @@
-"""When to try again: one click's schedule, and one notifier's circuit breaker. Pure: time and chance come from the caller."""
+"""When to try again: one click's schedule, one notifier's circuit breaker. Pure: time and chance are given."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ def sane(after: float) -> float:
 class Breaker:
     """Keeps a notifier that takes nothing from being offered everything.
 
-    Closed, it lets all calls through. After :data:`BREAK_AFTER` failures in a row it opens: no call for a while, then one
-    as a probe. A success closes it; a failed probe opens it for longer, up to a minute (or what the notifier asked for).
+    Closed, it lets all calls through. After :data:`BREAK_AFTER` failures in a row it opens: no call for a while, then
+    one as a probe. A success closes it; a failed probe opens it for longer, up to a minute (or what the notifier asked
+    for).
 
     :param chance: a number from 0 to 1.
     """

@@ -13,9 +13,9 @@ __all__ = ["VERSION", "connect"]
 
 # A click is one row. What a notifier has still to get is in `span`: all ids from `next` to `end`; the span with the
 # largest possible end is the one that new clicks belong to. A click outside a notifier's spans was taken by it, unless
-# it has a row of its own in `delivery`. So a million waiting clicks are one row a notifier, and a backlog can be cut off
-# from the new clicks by splitting a span. A click that is in no span and no delivery is deleted.
-# Ids are given by us, ever upwards, for SQLite would use those of deleted rows again.
+# it has a row of its own in `delivery`. So a million waiting clicks are one row a notifier, and a backlog can be cut
+# off from the new clicks by splitting a span. A click that is in no span and no delivery is deleted. Ids are given by
+# us, ever upwards, for SQLite would use those of deleted rows again.
 _STEPS: Final = (
     """
     CREATE TABLE click (
@@ -60,8 +60,8 @@ VERSION: Final = len(_STEPS)
 def connect(path: Path) -> sqlite3.Connection:
     """Open the outbox file, make it where it is missing, and bring it to this version's form.
 
-    The one connection locks the file for itself (``locking_mode=EXCLUSIVE``): SQLite before 3.51.3 can corrupt a WAL file that
-    two connections write to and checkpoint.
+    The one connection locks the file for itself (``locking_mode=EXCLUSIVE``): SQLite before 3.51.3 can corrupt a WAL
+    file that two connections write to and checkpoint.
 
     :raises sqlite3.Error: if SQLite cannot.
     :raises OSError: if the file system cannot.

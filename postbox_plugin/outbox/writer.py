@@ -1,9 +1,8 @@
-"""Group commit: everything that waits for the disk goes there together, in the event loop while that is quick, else in a thread."""
+"""Group commit: all that waits for the disk goes there together, in the loop while that is quick, else in a thread."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import deque
@@ -90,7 +89,7 @@ class _Batch:
                     for call in self.writes:
                         call.result = call.work(journal)
                     self.more_to_sweep = journal.sweep()
-            except Exception as error:  # noqa: BLE001 - handed to everyone who waits
+            except Exception as error:
                 self.error = _as_outbox_error(error)
                 for call in self.writes:
                     call.error = self.error
@@ -98,7 +97,7 @@ class _Batch:
         for call in self.reads:
             try:
                 call.result = call.work(journal)
-            except Exception as error:  # noqa: BLE001 - handed to the one who waits
+            except Exception as error:
                 call.error = _as_outbox_error(error)
 
 
@@ -126,8 +125,10 @@ class Writer:
         self._settling: asyncio.TimerHandle | None = None
         self._settle_now = False
         self._sweep_now = False
+        self._tidy = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self._closed = False
         self.error = ""
 
     @property
@@ -144,6 +145,7 @@ class Writer:
 
         :raises OutboxError: if too many clicks wait for the disk already.
         """
+        self._check_open()
         if len(self._puts) >= WAITING:
             raise OutboxError(f"{WAITING} clicks wait for the disk already")
         future: asyncio.Future[None] = self._loop.create_future()
@@ -191,22 +193,33 @@ class Writer:
         elif self._settling is None:
             self._settling = self._loop.call_later(SETTLE_DELAY, self._settle_due)
 
+    def tidy(self) -> None:
+        """Copy the write-ahead log into the file, and shrink that, though nothing happens."""
+        self._tidy = self._sweep_now = True
+        self._schedule()
+
     async def drain(self) -> None:
         """Wait until nothing waits for the disk."""
         self.settle(now=True)
         await self._idle.wait()
 
     def shut(self) -> None:
-        """End the thread, and whatever is left."""
+        """Take nothing more, and end the thread."""
+        self._closed = True
         if self._settling is not None:
             self._settling.cancel()
         self._thread.shutdown(wait=False)
 
     async def _call(self, work: Callable[[Journal], Result], queue: list[_Call]) -> Result:
+        self._check_open()
         future: asyncio.Future[Result] = self._loop.create_future()
         queue.append(_Call(work, future))
         self._schedule()
         return await future
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise OutboxError("the outbox is not running")
 
     def _settle_due(self) -> None:
         self._settling = None
@@ -266,7 +279,8 @@ class Writer:
         if batch.more_to_sweep:
             # In its own time: other work that waits goes first.
             self._sweep_now = True
-        if self._journal.checkpoint_due and batch.error is None:
+        if batch.error is None and (self._tidy or self._journal.checkpoint_due):
+            self._tidy = False
             self._in_thread(self._checkpoint, lambda: None)
         elif not self._busy:
             self._schedule()

@@ -1,0 +1,254 @@
+"""The outbox, wired: a slot of the spool, its journal, the writer, a courier per notifier, the control socket."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from postbox_plugin.click import Click
+from postbox_plugin.errors import OutboxError
+from postbox_plugin.outbox import ledger
+from postbox_plugin.outbox.administration import check_purge
+from postbox_plugin.outbox.control import ControlServer, Request
+from postbox_plugin.outbox.delivery import Courier
+from postbox_plugin.outbox.journal import Journal
+from postbox_plugin.outbox.records import Entry, Listed, NotifierStatus, recipients_of
+from postbox_plugin.outbox.retry import LONGEST_WAIT
+from postbox_plugin.outbox.slot import Slot, take_slot
+from postbox_plugin.outbox.writer import Writer
+
+if TYPE_CHECKING:
+    from postbox_plugin.notifier import Notifier
+
+__all__ = ["Outbox"]
+
+log = logging.getLogger("postbox.outbox")
+
+HOUSEKEEPING: Final = 60.0
+SLOW_COMMIT: Final = 0.02
+
+
+class Outbox:
+    """Keeps clicks on disk until every notifier has taken them. Nothing is opened before :meth:`start`.
+
+    :param spool: the folder of the outbox files.
+    :param notifiers: whom to deliver to; their names tell them apart.
+    :param stop_limit: seconds that calls in flight get to end in :meth:`stop`.
+    :param slow_commit: a commit that took longer, in seconds, makes those after it go to a thread.
+    :param clock: the time, in seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        spool: Path,
+        notifiers: Sequence[Notifier],
+        *,
+        stop_limit: float = 10.0,
+        slow_commit: float = SLOW_COMMIT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._spool = spool
+        self._notifiers = tuple(notifiers)
+        self._stop_limit = stop_limit
+        self._slow_commit = slow_commit
+        self._clock = clock
+        self._running: _Running | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether clicks can be put."""
+        return self._running is not None
+
+    @property
+    def error(self) -> str:
+        """Why nothing can be written at the moment; ``""`` where all is well."""
+        return self._running.writer.error if self._running is not None else ""
+
+    async def start(self) -> None:
+        """Become the owner of an outbox file, start the notifiers, and deliver, what waits from earlier included.
+
+        A notifier that does not start is logged and tried again; the others do not wait for it.
+
+        :raises OutboxError: if the spool cannot be used.
+        """
+        if self._running is not None:
+            return
+        slot = await asyncio.to_thread(take_slot, self._spool)
+        journal = Journal(slot.file, self._clock)
+        try:
+            await asyncio.to_thread(journal.open, [notifier.name for notifier in self._notifiers])
+            self._running = await self._begin(slot, journal)
+        except BaseException as error:
+            journal.close()
+            slot.release()
+            if isinstance(error, OSError):
+                raise OutboxError(f"the spool {self._spool} cannot be used: {error}") from error
+            raise
+
+    async def _begin(self, slot: Slot, journal: Journal) -> _Running:
+        couriers: dict[str, Courier] = {}
+
+        def wake() -> None:
+            for courier in couriers.values():
+                courier.wake()
+
+        writer = Writer(journal, slow=self._slow_commit, on_commit=wake)
+        control = ControlServer(slot.socket, self._answer)
+        await control.start()
+        for notifier in self._notifiers:
+            couriers[notifier.name] = Courier(notifier, writer, journal, clock=self._clock)
+        for courier in couriers.values():
+            courier.start()
+        running = _Running(slot, journal, writer, control, couriers)
+        running.housekeeping = asyncio.create_task(self._keep_house(writer, couriers.values()))
+        return running
+
+    async def stop(self) -> None:
+        """Let calls in flight end within the limit, stop the notifiers, write what became of it, and let the file go.
+
+        Does nothing where nothing runs. The outbox can be started again afterwards.
+        """
+        running, self._running = self._running, None
+        if running is None:
+            return
+        try:
+            running.housekeeping.cancel()
+            await running.control.stop()
+            # The other couriers are stopped even if one fails to be.
+            stopping = (courier.stop(self._stop_limit) for courier in running.couriers.values())
+            for failure in await asyncio.gather(*stopping, return_exceptions=True):
+                if failure is not None:
+                    log.error("a notifier could not be stopped", exc_info=failure)
+            await running.writer.drain()
+        finally:
+            running.writer.shut()
+            try:
+                running.journal.close()
+            finally:
+                running.slot.release()
+
+    async def put(self, click: Click) -> None:
+        """Journal a click: when this returns, it is on disk. One whose event id waits there already is kept once.
+
+        A put that is cancelled is journaled all the same; should that fail, the click is written to the logger
+        ``postbox.lost``, for nobody else can do it then.
+
+        :raises OutboxError: if the click could not be journaled.
+        """
+        running = self._live()
+        try:
+            entry = Entry(click.event_id, self._clock(), recipients_of(click), click.to_json())
+        except UnicodeEncodeError as error:
+            raise OutboxError(f"the click is not clean text: {error.reason}") from None
+        await running.writer.put(entry)
+
+    # What people ask, in the terms of Administration
+
+    async def status(self) -> list[NotifierStatus]:
+        """How each notifier is doing, by name.
+
+        :raises OutboxError: if the journal cannot be read.
+        """
+        running = self._live()
+        running.writer.settle(now=True)
+        return await running.writer.read(lambda journal: ledger.status(journal, self._clock()))
+
+    async def list(self, name: str | None = None, *, limit: int = 100) -> Sequence[Listed]:
+        """See :meth:`.administration.Administration.list`; of this process alone."""
+        running = self._live()
+        running.writer.settle(now=True)
+        return await running.writer.read(lambda journal: ledger.listing(journal, name, limit))
+
+    async def retry(self, name: str | None = None) -> int:
+        """See :meth:`.administration.Administration.retry`; of this process alone."""
+        running = self._live()
+        count = 0
+        for one in await running.writer.read(lambda journal: ledger.check_name(journal, name)):
+            count += sum(await running.writer.steps(partial(ledger.retry, name=one, now=self._clock())))
+            if one in running.couriers:
+                running.couriers[one].hurry()
+        return count
+
+    async def resume(self, name: str) -> bool:
+        """See :meth:`.administration.Administration.resume`; of this process alone."""
+        running = self._live()
+        await running.writer.read(lambda journal: ledger.check_name(journal, name))
+        was_paused = await running.writer.write(lambda journal: ledger.resume(journal, name))
+        if name in running.couriers:
+            running.couriers[name].resume()
+        return was_paused
+
+    async def purge(self, name: str | None = None, *, recipient: str | None = None, dead_only: bool = False) -> int:
+        """See :meth:`.administration.Administration.purge`; of this process alone."""
+        check_purge(name, recipient, dead_only)
+        running = self._live()
+        if recipient is not None:
+            return await self._purge_recipient(running, recipient)
+        count = 0
+        for one in await running.writer.read(lambda journal: ledger.check_name(journal, name)):
+            courier = running.couriers.get(one)
+            if courier is not None and not dead_only:
+                count += courier.skip()
+            steps = partial(ledger.purge_deliveries, name=one, dead_only=dead_only, ahead=courier is None)
+            count += sum(await running.writer.steps(steps))
+        return count
+
+    async def _purge_recipient(self, running: _Running, recipient: str) -> int:
+        await running.writer.read(lambda journal: journal.scrub(True))
+        count = 0
+        for number, ids in await running.writer.steps(lambda journal: ledger.purge_recipient(journal, recipient)):
+            count += number
+            for courier in running.couriers.values():
+                courier.drop(frozenset(ids))
+        await running.writer.drain()
+        await running.writer.read(lambda journal: journal.scrub(False))
+        return count
+
+    async def _answer(self, request: Request) -> Any:
+        match request.do:
+            case "status":
+                return await self.status()
+            case "list":
+                return await self.list(request.name, limit=request.limit)
+            case "retry":
+                return await self.retry(request.name)
+            case "resume":
+                return await self.resume(request.name or "")
+            case "purge":
+                return await self.purge(request.name, recipient=request.recipient, dead_only=request.dead_only)
+
+    async def _keep_house(self, writer: Writer, couriers: Iterable[Courier]) -> None:
+        while True:
+            try:
+                await writer.write(Journal.drop_dead)
+                await writer.write(lambda journal: journal.hasten(LONGEST_WAIT))
+                for courier in couriers:
+                    courier.look()
+            except OutboxError as error:
+                log.warning("housekeeping of the outbox failed, and is tried again in a minute: %s", error)
+            await asyncio.sleep(HOUSEKEEPING)
+            writer.tidy()
+
+    def _live(self) -> _Running:
+        if self._running is None:
+            raise OutboxError("the outbox is not running")
+        return self._running
+
+
+class _Running:
+    """What exists between start and stop."""
+
+    def __init__(
+        self, slot: Slot, journal: Journal, writer: Writer, control: ControlServer, couriers: dict[str, Courier]
+    ) -> None:
+        self.slot: Final = slot
+        self.journal: Final = journal
+        self.writer: Final = writer
+        self.control: Final = control
+        self.couriers: Final = couriers
+        self.housekeeping: asyncio.Task[None]
