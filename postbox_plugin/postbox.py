@@ -24,7 +24,7 @@ from postbox_plugin.message.objects import MessageObject
 from postbox_plugin.message.raw import RawMessage
 from postbox_plugin.outgoing import Outcome, Rewriter
 from postbox_plugin.plugins import PluginHost, PluginInfo
-from postbox_plugin.settings import Settings
+from postbox_plugin.settings import Settings, from_mapping
 from postbox_plugin.tokens.keyring import KeyRing
 from postbox_plugin.tokens.seal import open_token
 
@@ -62,6 +62,18 @@ class Postbox:
         :raises SettingsError: naming the file or variable, the key, what is wrong and what to write.
         """
         return cls(load(path, os.environ), plugins, source=str(path))
+
+    @classmethod
+    def from_mapping(
+        cls, given: Mapping[str, Any], plugins: Iterable[object] = (), *, source: str = "Settings"
+    ) -> Self:
+        """Set up from plain values in the shape of ``postbox.toml``, as a framework's own settings hold them.
+
+        :param given: the settings by name; ``serve`` is a mapping, ``notify`` a list of mappings.
+        :param source: what an error about a setting names as its place.
+        :raises SettingsError: naming ``source``, the key, what is wrong and what to write.
+        """
+        return cls(from_mapping(given, source), plugins, source=source)
 
     @classmethod
     def from_env(cls, plugins: Iterable[object] = ()) -> Self:
@@ -165,9 +177,12 @@ class Postbox:
 
         if self._recorder.outbox is not None:
             raise RuntimeError("this Postbox is running already")
-        outbox = Outbox(
-            Path(self.settings.spool), self._plugins.notifiers(), stop_limit=self.settings.stop_limit
-        )
+        notifiers = self._plugins.notifiers()
+        if not notifiers:
+            logging.getLogger("postbox.redirect").warning(
+                "there is no notifier: readers are redirected, but their clicks are kept for nobody"
+            )
+        outbox = Outbox(Path(self.settings.spool), notifiers, stop_limit=self.settings.stop_limit)
         async with self._plugins.running():
             await outbox.start()
             self._recorder.outbox = outbox

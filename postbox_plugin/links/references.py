@@ -32,6 +32,8 @@ def decode_attribute(value: str) -> str:
     """
     if "\0" in value:
         value = value.replace("\0", _REPLACEMENT)
+    if "\r" in value:  # newlines are normalised before anything is tokenized (13.2.3.5)
+        value = value.replace("\r\n", "\n").replace("\r", "\n")
     return _REFERENCE.sub(_decoded, value) if "&" in value else value
 
 

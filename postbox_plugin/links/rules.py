@@ -18,9 +18,16 @@ _STRIPPED: Final = "".join(map(chr, range(0x21)))  # C0 controls and space, WHAT
 _DROPPED: Final = {ord(character): None for character in "\t\n\r"}  # likewise step 3
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_PLACEHOLDER = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\*\|.*?\|\*|<%.*?%>|%%[^%]+%%", re.DOTALL)
+_PLACEHOLDERS: Final = (("{{", "}}"), ("{%", "%}"), ("*|", "|*"), ("<%", "%>"))
+_PERCENT_PLACEHOLDER = re.compile(r"%%[^%]+%%")
 # A host without a scheme: dotted, with a last label that says where the name is registered; a port may follow.
 _HOST = re.compile(r"(?P<host>[^\s:/?#\\@]+\.(?P<last>[^\s.:/?#\\@]+)\.?)(?::\d{1,5})?(?=[/?#\\]|\Z)")
+
+
+# What most addresses are: absolute, with a host of letters, digits and hyphens, and nothing that any rule is about.
+_PLAIN = re.compile(
+    r"https?://(?![^/?#]*[xX][nN]--)((?:[A-Za-z0-9-]++\.)++[A-Za-z]{2,}+)(?:[/?#](?:[!#$'-;=?-Z_a-z~]|%[0-9A-Fa-f]{2}|&amp;)*+)?+"
+)
 
 
 class Address(NamedTuple):
@@ -37,23 +44,27 @@ class Address(NamedTuple):
 class AddressRules:
     """The rules for one installation: its own links are known by its domain, ports, path and key ring."""
 
-    __slots__ = ("_own", "_ring")
+    __slots__ = ("_domain", "_own", "_ring")
 
     def __init__(self, settings: Settings, ring: KeyRing) -> None:
         self._own: Final = tuple(
             ada_url.normalize_url(settings.origin(scheme) + settings.path) for scheme in ("https", "http")
         )
         self._ring: Final = ring
+        self._domain: Final = settings.domain.lower()
 
     def read(self, value: str) -> Address:
         """What the value of a link attribute means to a browser, and whether that is tracked.
 
         :param value: the value as it stands in the HTML.
         """
+        plain = _PLAIN.fullmatch(value)
+        if plain and plain[1].lower() != self._domain:
+            return Address(value.replace("&amp;", "&"), "")
         url = decode_attribute(value).strip(_STRIPPED).translate(_DROPPED)
         if not url:
             return Address(url, "empty")
-        if _PLACEHOLDER.search(url):
+        if _has_placeholder(url):
             return Address(url, "a placeholder of the template was not filled in")
         if url[0] in "#?/\\" and not url.startswith("//"):
             return Address(url, "a fragment of the mail itself" if url[0] == "#" else "relative")
@@ -94,12 +105,21 @@ def parse_tags(text: str) -> dict[str, tuple[str, ...]]:
 
     :param text: the decoded attribute value.
     """
-    tags: dict[str, tuple[str, ...]] = {}
+    tags: dict[str, list[str]] = {}
     for pair in text.split(";"):
         key, _, value = pair.partition(":")
         if key := key.strip():
-            tags[key] = (*tags.get(key, ()), value.strip())
-    return tags
+            tags.setdefault(key, []).append(value.strip())
+    return {key: tuple(values) for key, values in tags.items()}
+
+
+def _has_placeholder(url: str) -> bool:
+    # Not one expression: looking for the end of each of a million openings takes quadratic time.
+    for opening, closing in _PLACEHOLDERS:
+        start = url.find(opening)
+        if start >= 0 and url.find(closing, start + len(opening)) >= 0:
+            return True
+    return _PERCENT_PLACEHOLDER.search(url) is not None
 
 
 def _ascii_label(label: str) -> str:

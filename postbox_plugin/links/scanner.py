@@ -70,13 +70,17 @@ def _either_case(names: tuple[str, ...]) -> str:
 
 
 def _uninteresting(stopping: tuple[str, ...]) -> re.Pattern[str]:
-    """Everything up to the next thing that the scanner has to look at: text, end tags, and start tags but the named
-    ones.
+    """Everything up to the next conditional comment or start tag of one of these names, or to where the text ends
+    inside of something: text, comments, bogus comments (which ``<![if !mso]>``, ``<![CDATA[`` and ``<?xml`` are too,
+    13.2.5.41), doctypes, end tags, and all other start tags.
     """
     return re.compile(
         rf"""(?:
             [^<]++
-          | <(?! (?:{_either_case(stopping)}){_NAME_END} )/?[A-Za-z][^\t\n\f\r />]*+ {_ATTRIBUTES_AND_END}
+          | </[A-Za-z][^>=]*+>
+          | <(?! (?:{_either_case(stopping)}){_NAME_END} )/?[A-Za-z][^\t\n\f\r />]*+ (?: > | {_ATTRIBUTES_AND_END} )
+          | <!--(?!\[[iI][fF]) (?: -?> | (?: [^-]++ | -(?!-!?>) )*+ --!?> )
+          | <(?: !(?!--) | \? | /(?![A-Za-z]) )[^>]*+>
           | <(?![A-Za-z/!?])
         )*+""",
         re.VERBOSE,
@@ -93,8 +97,10 @@ _ONE_ATTRIBUTE: Final = re.compile(
     """,
     re.VERBOSE,
 )
+_ASCII_LOWER: Final = {upper: upper + 0x20 for upper in range(ord("A"), ord("Z") + 1)}
 _COMMENT_END: Final = re.compile(r"--!?>")
 _ABRUPT_COMMENT_END: Final = re.compile(r"-?>")
+_HREF: Final = re.compile(r"[hH][rR][eE][fF]")
 _CONDITION: Final = re.compile(r"\[if\b[^\]]*\]>", re.IGNORECASE)
 _RAW_TEXT_END: Final = {
     name: re.compile(rf"</{_either_case((name,))}{_NAME_END}") for name in (*_RAW_TEXT_NAMES, "script")
@@ -117,26 +123,21 @@ def _scan(html: str, position: int, end: int, *, conditional: bool) -> Iterator[
         match = skip.match(html, position, end)
         assert match is not None  # it matches nothing at the least
         position = match.end()
-        if position >= end:
-            return
-        following = html[position + 1 : position + 2] if position + 1 < end else ""
-        if following in ("!", "?", "/"):
-            if html.startswith("<!--", position, end):
-                inner, position = _comment(html, position + 4, end)
-                condition = _CONDITION.match(html, *inner)
-                if condition:
-                    yield from _scan(html, condition.end(), inner[1], conditional=True)
-            else:
-                # A bogus comment, which is also what <![if !mso]>, <![CDATA[ and <?xml are (13.2.5.41), and a doctype:
-                # each ends at the first ">". An end tag stops here only where the text ends inside it, or for "</>".
-                if following == "/" and html[position + 2 : position + 3].isalpha() and html[position + 2].isascii():
-                    return
-                position = html.find(">", position, end) + 1
-                if not position:
-                    return
+        if conditional and html.startswith("<!--", position, end):
+            # Comments do not nest: no other ends in here, so one that is no condition hides all that is left.
+            condition = _CONDITION.match(html, position + 4, end)
+            if condition is None:
+                return
+            position = condition.end()
+            continue
+        if html.startswith("<!--", position, end):
+            (inner, inner_end), position = _comment(html, position + 4, end)
+            condition = _CONDITION.match(html, inner, inner_end)
+            if condition and _HREF.search(html, inner, inner_end):
+                yield from _scan(html, condition.end(), inner_end, conditional=True)
             continue
         tag = _START_TAG.match(html, position, end)
-        if tag is None:  # the text ends inside a tag: no token is emitted for it (13.2.5.8)
+        if tag is None:  # the end, or the text ends inside a tag: no token is emitted for it (13.2.5.8)
             return
         name = tag[1].lower()
         position = tag.end()
@@ -172,9 +173,8 @@ def _script_end(html: str, position: int, end: int) -> int:
     while match := _SCRIPT_STATE_CHANGE.search(html, position, end):
         position = match.end()
         if match[0] == "<!--":
-            if not escaped:
-                escaped = True
-                position -= 2  # its dashes may be those of "-->"
+            escaped = True
+            position -= 2  # its dashes may be those of "-->"
         elif match[0] == "-->":
             escaped = double_escaped = False
         elif match[1] and not double_escaped:
@@ -189,5 +189,6 @@ def _attributes(html: str, start: int, end: int) -> dict[str, Attribute]:
     for match in _ONE_ATTRIBUTE.finditer(html, start, end - 1):
         group = match.lastindex or 1
         value = match.span(group) if group > 1 else (match.end(), match.end())
-        attributes.setdefault(match[1].lower(), Attribute(match.start(), match.end(), *value))
+        name = match[1].lower() if match[1].isascii() else match[1].translate(_ASCII_LOWER)
+        attributes.setdefault(name, Attribute(match.start(), match.end(), *value))
     return attributes

@@ -105,8 +105,8 @@ class RawMessage:
 def _agreed_spans(skeleton: Skeleton, parts: list[AnyMessage]) -> list[_Span] | None:
     """Where the bodies of the HTML parts stand in the raw message, if flanker and the standard library agree on all.
 
-    Either alone is fooled by some malformed message: flanker by a boundary with trailing blanks or a Content-Type folded
-    after its colon, the standard library by others. A span that both see holds one HTML body and nothing else.
+    Either alone is fooled by some malformed message: flanker by a boundary with trailing blanks or a Content-Type
+    folded after its colon, the standard library by others. A span that both see holds one HTML body and nothing else.
     """
     seen = flanker.html_bodies(skeleton.data.decode("latin-1"))
     if seen is None or len(seen) != len(parts):
