@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
 from email.message import Message
-from types import FunctionType, SimpleNamespace
+from types import FunctionType, ModuleType
 from typing import Final
 
 import pluggy
@@ -110,7 +110,7 @@ def postbox_rewrite(
     """
 
 
-def for_project(project: str) -> SimpleNamespace:
+def for_project(project: str) -> ModuleType:
     """These specifications for a plugin manager whose project name is not ``postbox``.
 
     pluggy finds a specification by a marker that bears the project's name, so ``PluginManager("newsletter")`` sees
@@ -119,7 +119,7 @@ def for_project(project: str) -> SimpleNamespace:
 
     :param project: the manager's ``project_name``.
     """
-    specs = SimpleNamespace()
+    specs = ModuleType(f"{__name__}.for_{project}", __doc__)
     for name, function in list(globals().items()):
         options = getattr(function, f"{NAME}_spec", None)
         if options is None:

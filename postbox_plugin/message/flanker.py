@@ -34,6 +34,7 @@ def _addresslib() -> Any:
 
 @lru_cache(maxsize=1)
 def _scanner() -> Any:
+    _addresslib()  # which it imports too, and not quietly
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("flanker.mime.message.scanner")

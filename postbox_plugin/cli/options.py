@@ -1,0 +1,120 @@
+"""Options that several commands share, and how they are turned into settings and messages."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final, TypeAlias
+
+import typer
+
+from postbox_plugin.config import CONFIG_VARIABLE, load
+from postbox_plugin.postbox import Postbox
+from postbox_plugin.settings import Settings
+
+__all__ = [
+    "AsJson",
+    "Config",
+    "MessageFile",
+    "Recipients",
+    "Sender",
+    "Subject",
+    "Tags",
+    "config_file",
+    "is_html",
+    "make_postbox",
+    "read_input",
+    "read_settings",
+    "tags_given",
+]
+
+DEFAULT_FILE: Final = Path("postbox.toml")
+
+Config: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        envvar=CONFIG_VARIABLE,
+        show_default="postbox.toml if there is one, else the environment alone",
+        help="The file of settings.",
+    ),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MessageFile: TypeAlias = Annotated[
+    Path,
+    typer.Argument(
+        metavar="FILE",
+        help="A raw message, or HTML if its name ends in .html or .htm; - reads a message from standard input.",
+    ),
+]
+Recipients: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--recipient",
+        "-r",
+        metavar="ADDRESS",
+        help="Who it goes to; repeat for several. Needed for HTML; for a message, To, Cc and Bcc if not given.",
+    ),
+]
+Sender: TypeAlias = Annotated[
+    str, typer.Option("--sender", metavar="ADDRESS", help="Who HTML is from; a message says so itself.")
+]
+Subject: TypeAlias = Annotated[
+    str, typer.Option("--subject", metavar="TEXT", help="The subject of HTML; a message has its own.")
+]
+Tags: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option("--tag", metavar="KEY=VALUE", help="A message tag, which every click carries; repeat for several."),
+]
+
+
+def config_file(config: Path | None) -> Path | None:
+    """The file that settings come from: the one given, else the default where it is there, else none."""
+    return config if config is not None else DEFAULT_FILE if DEFAULT_FILE.exists() else None
+
+
+def read_settings(config: Path | None) -> Settings:
+    """The settings that a command works with.
+
+    :raises SettingsError: as :func:`postbox_plugin.config.load` does.
+    """
+    return load(config_file(config), os.environ)
+
+
+def make_postbox(config: Path | None) -> Postbox:
+    """The ``Postbox`` that a command works with.
+
+    :raises SettingsError: as :func:`postbox_plugin.config.load` does.
+    """
+    path = config_file(config)
+    return Postbox.from_env() if path is None else Postbox.from_file(path)
+
+
+def read_input(path: Path) -> bytes:
+    """The bytes of a file, or of standard input for ``-``."""
+    if str(path) == "-":
+        return sys.stdin.buffer.read()
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read ({error.strerror})", param_hint="FILE") from None
+
+
+def is_html(path: Path) -> bool:
+    """Whether the name says that the file is HTML and no message."""
+    return path.suffix.lower() in (".html", ".htm")
+
+
+def tags_given(texts: Sequence[str] | None) -> dict[str, list[str]]:
+    """Message tags from ``KEY=VALUE``; a key given twice has both values."""
+    tags: dict[str, list[str]] = {}
+    for text in texts or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{text!r} is not KEY=VALUE", param_hint="--tag")
+        tags.setdefault(key, []).append(value)
+    return tags
