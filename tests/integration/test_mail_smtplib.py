@@ -1,0 +1,241 @@
+"""smtplib with click tracking: plain, with STARTTLS, over TLS and as LMTP, against a real server."""
+
+from __future__ import annotations
+
+import re
+import smtplib
+import ssl
+from collections.abc import Iterator
+from email.message import EmailMessage
+from functools import partial
+from typing import Any, ClassVar
+
+import pytest
+import trustme
+from aiosmtpd.lmtp import LMTP as LmtpServer
+from sinks import Sink, running_sink
+
+from postbox_hooks.mail import smtplib as tracked
+from postbox_plugin import Postbox, Settings, hookimpl, new_key
+
+from .mail_cases import ADDRESSES, DOMAIN, HTML, PLAIN, TRACKING_LINK, Letter, MailCases, contents, mime, tracking_links
+
+RAW = mime(PLAIN).as_bytes()
+
+
+@pytest.fixture
+def postbox() -> Postbox:
+    """What does the rewriting."""
+    return Postbox(Settings(domain=DOMAIN, keys=[new_key()]))
+
+
+@pytest.fixture
+def sink() -> Iterator[Sink]:
+    """The mail server."""
+    with running_sink() as sink:
+        yield sink
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    """Whom the client trusts."""
+    return trustme.CA()
+
+
+def server_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    return context
+
+
+def client_context(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    return context
+
+
+class SmtplibCases(MailCases):
+    """Messages are sent with ``send_message``, by one of the classes in place of its standard one."""
+
+    pair: ClassVar[tuple[type[smtplib.SMTP], type[smtplib.SMTP]]]
+
+    def build(self, letter: Letter) -> EmailMessage:
+        return mime(letter)
+
+    def readdress(self, message: EmailMessage, address: str) -> None:
+        message.replace_header("To", address)
+
+    def send(self, message: EmailMessage, sink: Sink, postbox: Postbox | None) -> None:
+        standard, ours = self.pair
+        connect = standard if postbox is None else partial(ours, postbox=postbox)
+        with connect("127.0.0.1", sink.port, local_hostname="localhost", **self.options()) as smtp:
+            self.secure(smtp)
+            smtp.send_message(message)
+
+    def options(self) -> dict[str, Any]:
+        return {}
+
+    def secure(self, smtp: smtplib.SMTP) -> None:
+        pass
+
+
+class TestSmtp(SmtplibCases):
+    """Without encryption, as to a server on the same machine."""
+
+    pair = (smtplib.SMTP, tracked.SMTP)
+
+
+class TestStartTls(SmtplibCases):
+    """As to a submission server: nothing is taken before STARTTLS."""
+
+    pair = (smtplib.SMTP, tracked.SMTP)
+
+    @pytest.fixture
+    def sink(self, authority: trustme.CA) -> Iterator[Sink]:
+        self.context = client_context(authority)
+        with running_sink(starttls=server_context(authority)) as sink:
+            yield sink
+        assert sink.mails
+        assert all(mail.encrypted for mail in sink.mails)
+
+    def secure(self, smtp: smtplib.SMTP) -> None:
+        smtp.starttls(context=self.context)
+
+
+class TestSmtpSsl(SmtplibCases):
+    """TLS from the first byte."""
+
+    pair = (smtplib.SMTP_SSL, tracked.SMTP_SSL)
+
+    @pytest.fixture
+    def sink(self, authority: trustme.CA) -> Iterator[Sink]:
+        self.context = client_context(authority)
+        with running_sink(tls=server_context(authority)) as sink:
+            yield sink
+
+    def options(self) -> dict[str, Any]:
+        return {"context": self.context}
+
+
+class TestLmtp(SmtplibCases):
+    """Local delivery."""
+
+    pair = (smtplib.LMTP, tracked.LMTP)
+
+    @pytest.fixture
+    def sink(self) -> Iterator[Sink]:
+        with running_sink(protocol=LmtpServer) as sink:
+            yield sink
+
+
+@pytest.mark.parametrize("name", ["SMTP", "SMTP_SSL", "LMTP"])
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        ({}, "{0} needs the Postbox that rewrites: write {0}(host, port, postbox=postbox)"),
+        ({"postbox": "x"}, "{0} needs the Postbox that rewrites, not str: write {0}(host, port, postbox=postbox)"),
+    ],
+)
+def test_without_a_postbox_the_error_says_what_to_write(name: str, given: dict[str, str], complaint: str) -> None:
+    """Nothing is connected to first."""
+    with pytest.raises(TypeError, match=re.escape(complaint.format(name))):
+        getattr(tracked, name)("host.invalid", 25, **given)
+
+
+@pytest.mark.parametrize("name", ["SMTP", "SMTP_SSL", "LMTP"])
+def test_the_classes_are_what_they_stand_in_for(name: str) -> None:
+    """Code that asks for a standard class takes ours."""
+    assert issubclass(getattr(tracked, name), getattr(smtplib, name))
+
+
+def sendmail(sink: Sink, postbox: Postbox, to_addrs: Any, message: Any, **options: Any) -> dict[str, Any]:
+    with tracked.SMTP("127.0.0.1", sink.port, local_hostname="localhost", postbox=postbox) as smtp:
+        return smtp.sendmail("shop@example.com", to_addrs, message, **options)
+
+
+@pytest.mark.parametrize("message", [RAW, bytearray(RAW), RAW.decode()], ids=["bytes", "bytearray", "text"])
+@pytest.mark.parametrize("to_addrs", ["r@example.com", ["r@example.com"], ("Reader <r@example.com>", "r@example.com")])
+def test_sendmail_takes_what_smtplib_takes(message: Any, to_addrs: Any, sink: Sink, postbox: Postbox) -> None:
+    """Bytes or text; one address, or several that are the same one: the envelope decides, and not the headers."""
+    assert sendmail(sink, postbox, to_addrs, message) == {}
+    (arrived,) = sink.mails
+    assert [postbox.open(link.decode()).url for link in tracking_links(arrived)] == ADDRESSES
+    assert contents(arrived.raw, postbox) == contents(RAW)
+    assert set(arrived.recipients) == {"r@example.com"}
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r", "\r\n"])
+def test_line_endings_of_a_text_become_those_of_smtp(ending: str, sink: Sink, postbox: Postbox) -> None:
+    """As with smtplib, whatever the text has; a line that is a dot arrives as one."""
+    html = "<a href='http://example.com/'>x</a>\n.\n..\n"
+    text = f"To: reader@example.com\nContent-Type: text/html\n\n{html}".replace("\n", ending)
+    sendmail(sink, postbox, "reader@example.com", text)
+    headers, _, body = sink.mails[0].raw.partition(b"\r\n\r\n")
+    assert TRACKING_LINK.sub(b"http://example.com/", body) == html.replace("\n", "\r\n").encode()
+    assert b"X-Postbox-Message-Id: " in headers
+
+
+def test_text_that_is_not_ascii_is_smtplibs_error(sink: Sink, postbox: Postbox) -> None:
+    """The same exception as ever, and the connection stays open for the next mail."""
+    with tracked.SMTP("127.0.0.1", sink.port, local_hostname="localhost", postbox=postbox) as smtp:
+        with pytest.raises(UnicodeEncodeError):
+            smtp.sendmail("shop@example.com", "reader@example.com", "Subject: Книги\n\nx")
+        smtp.sendmail("shop@example.com", "reader@example.com", RAW)
+    assert len(sink.mails) == 1
+
+
+def test_refused_recipients_are_returned_and_options_are_passed_on(sink: Sink, postbox: Postbox) -> None:
+    """The dictionary is smtplib's; ESMTP options reach the server."""
+    to_addrs = ["refused@example.com", "reader@example.com"]
+    options = {"mail_options": ["SMTPUTF8", "BODY=8BITMIME"]}
+    assert sendmail(sink, postbox, to_addrs, RAW, **options) == {"refused@example.com": (550, b"No such reader")}
+    (arrived,) = sink.mails
+    assert arrived.raw == RAW, "the envelope had two recipients"
+    with pytest.raises(smtplib.SMTPSenderRefused, match="MAIL FROM parameters not recognized"):
+        sendmail(sink, postbox, "reader@example.com", RAW, mail_options=["NONSENSE=1"])
+    with pytest.raises(smtplib.SMTPRecipientsRefused, match="RCPT TO parameters not recognized"):
+        sendmail(sink, postbox, "reader@example.com", RAW, rcpt_options=["NOTIFY=NEVER"])
+
+
+def test_the_envelope_of_a_resent_message_decides(sink: Sink, postbox: Postbox) -> None:
+    """RFC 5322, 3.6.6: what smtplib takes from Resent-To goes to one reader, though To names two."""
+    message = mime(PLAIN)
+    message.replace_header("To", "one@example.com, two@example.com")
+    for name, value in (
+        ("Date", "Sun, 26 Apr 2026 18:08:03 +0000"),
+        ("From", "a@example.com"),
+        ("To", "b@example.com"),
+    ):
+        message[f"Resent-{name}"] = value
+    with tracked.SMTP("127.0.0.1", sink.port, local_hostname="localhost", postbox=postbox) as smtp:
+        smtp.send_message(message)
+    (arrived,) = sink.mails
+    assert arrived.recipients == ["b@example.com"]
+    assert len(tracking_links(arrived)) == len(ADDRESSES)
+
+
+def test_strict_lets_an_exception_through() -> None:
+    """In a project's own tests a broken plugin is an error, and nothing is sent."""
+
+    class Broken:
+        @hookimpl
+        def postbox_before_send(self) -> None:
+            raise RuntimeError("broken")
+
+    postbox = Postbox(Settings(domain=DOMAIN, keys=[new_key()], strict=True), [Broken()])
+    with running_sink() as sink:
+        with pytest.raises(RuntimeError, match="broken"):
+            sendmail(sink, postbox, "reader@example.com", RAW)
+        assert not sink.mails
+
+
+def test_international_addresses_pass(sink: Sink, postbox: Postbox) -> None:
+    """SMTPUTF8 (RFC 6531): headers and envelope in UTF-8, and tracked all the same."""
+    message = mime(PLAIN)
+    message.replace_header("To", "читатель@example.com")
+    with tracked.SMTP("127.0.0.1", sink.port, local_hostname="localhost", postbox=postbox) as smtp:
+        smtp.send_message(message)
+    (arrived,) = sink.mails
+    assert arrived.recipients == ["читатель@example.com"]
+    assert "читатель@example.com".encode() in arrived.raw
+    assert len(tracking_links(arrived)) == HTML.count("http")
