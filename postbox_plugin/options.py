@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from postbox_plugin.errors import PluginError, SettingsError
-from postbox_plugin.settings import unknown_key
+from postbox_plugin.settings import described, reason, unknown_key
 
 __all__ = ["construct"]
 
@@ -33,10 +33,11 @@ def construct(factory: Callable[..., object], options: Mapping[str, Any], key: s
     for name, value in options.items():
         if name not in wanted:
             raise unknown_key(name, wanted).at(where, f"{key}.")
+        kind = hints.get(name, Any)
         try:
-            converted[name] = msgspec.convert(value, hints.get(name, Any))
+            converted[name] = msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
-            raise SettingsError(f"{key}.{name}", f"has the wrong type: {error}", _REMEDY, where) from None
+            raise SettingsError(f"{key}.{name}", reason(error), f"Write {described(kind)}", where) from None
     for name, parameter in wanted.items():
         if parameter.default is parameter.empty and name not in options:
             raise SettingsError(f"{key}.{name}", "is missing", f"Add {name} = ... to the [[notify]] block", where)

@@ -15,7 +15,17 @@ import msgspec
 from postbox_plugin.errors import SettingsError
 from postbox_plugin.tokens.keyring import KeyRing
 
-__all__ = ["CARRIABLE", "NotifySettings", "Privacy", "ServeSettings", "Settings", "from_mapping"]
+__all__ = [
+    "CARRIABLE",
+    "NotifySettings",
+    "Privacy",
+    "ServeSettings",
+    "Settings",
+    "described",
+    "from_mapping",
+    "reason",
+    "unknown_key",
+]
 
 Privacy = Literal["full", "truncated", "none"]
 
@@ -39,7 +49,7 @@ class _Checked(msgspec.Struct, frozen=True, kw_only=True):
                 # from_attributes lets a record pass that was made before.
                 msgspec.convert(value, field.type, from_attributes=True)
             except msgspec.ValidationError as error:
-                raise SettingsError(field.name, _reason(error), f"Write {_described(field.type)}") from None
+                raise SettingsError(field.name, reason(error), f"Write {described(field.type)}") from None
 
 
 class ServeSettings(_Checked, frozen=True, kw_only=True):
@@ -265,7 +275,8 @@ def _positive(record: msgspec.Struct, *names: str) -> None:
             raise SettingsError(name, f"{getattr(record, name)!r} is not above zero", "Write a number above zero")
 
 
-def _reason(error: msgspec.ValidationError) -> str:
+def reason(error: msgspec.ValidationError) -> str:
+    """What is wrong with a value's type, as part of a sentence."""
     return f"has the wrong type ({str(error)[0].lower()}{str(error)[1:]})"
 
 
@@ -274,6 +285,9 @@ _DESCRIBED: Final[dict[Any, str]] = {
     int: "a whole number",
     float: "a number",
     bool: "true or false",
+    list[str]: 'a list of texts, for example ["...", "..."]',
+    dict[str, str]: 'a table of texts, for example { "..." = "..." }',
+    dict[str, str] | None: 'a table of texts, for example { "..." = "..." }',
     Sequence[str]: 'a list of texts, for example ["...", "..."]',
     ServeSettings: "a table, [serve]",
     Sequence[NotifySettings]: "[[notify]] blocks",
@@ -281,5 +295,9 @@ _DESCRIBED: Final[dict[Any, str]] = {
 }
 
 
-def _described(kind: Any) -> str:
-    return _DESCRIBED.get(kind, str(kind))
+def described(kind: Any) -> str:
+    """What a value of a type looks like in a settings file.
+
+    :param kind: the type.
+    """
+    return _DESCRIBED.get(kind, f"a value of the type {kind}")

@@ -22,7 +22,9 @@ MAX_LINE: Final = 998
 """The longest line, in bytes, without its line ending (RFC 5322, 2.1.1)."""
 
 _ENCODED_LINE: Final = 76  # RFC 2045, 6.7, rule 5, and 6.8
-_SOFT_BREAK: Final = re.compile(rb"=[ \t]*\r?\n\Z")
+_SOFT_BREAK: Final = re.compile(rb"=\r?\n\Z")
+# RFC 2045, 6.7, rule 3, has the white space deleted, which makes a soft line break of it; most decoders do not.
+_AMBIGUOUS_BREAK: Final = re.compile(rb"=(?:[ \t]+\r?\n|\r(?!\n))")
 _QP_LITERAL: Final = frozenset(range(0x20, 0x7F)) - {ord("=")} | {ord("\t")}
 
 
@@ -41,6 +43,8 @@ def decode(body: bytes, encoding: str) -> bytes:
             raise Unreadable("its body is not valid base64")
         return binascii.a2b_base64(compact)
     if encoding == "quoted-printable":
+        if _AMBIGUOUS_BREAK.search(body):
+            raise Unreadable("its quoted-printable lines end in a way that decoders disagree on")
         return binascii.a2b_qp(body)
     raise Unreadable(f"its transfer encoding {encoding!r} is not known")
 
@@ -186,9 +190,8 @@ def _qp_block(
                 position = mark
         run += content[position : at - start] + new
         position = end - start
-    soft = _SOFT_BREAK.search(lines[-1])
-    if run or soft:
-        written.append(_qp(run, newline) + (b"=" + newline if soft else b""))
+    if run:  # the last line's end was a soft break, or lay within an edit
+        written.append(_qp(run, newline) + (b"=" + newline if lines[-1].endswith(b"\n") else b""))
     return b"".join(written)
 
 

@@ -16,7 +16,20 @@ import postbox_plugin
 
 PACKAGE = Path(postbox_plugin.__file__).parent
 
-HEAVY = {"tornado", "flanker", "ply", "django", "flask", "mjml", "httpx", "aiosmtpd", "sqlite3", "typer", "rich"}
+HEAVY = {
+    "tornado",
+    "flanker",
+    "ply",
+    "django",
+    "flask",
+    "mjml",
+    "httpx",
+    "aiohttp",
+    "aiosmtpd",
+    "sqlite3",
+    "typer",
+    "rich",
+}
 
 LOADED = "import sys; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
 
