@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import msgspec
 
+from postbox_plugin.checked import described, reason, unknown_key
 from postbox_plugin.errors import PluginError, SettingsError
-from postbox_plugin.settings import described, reason, unknown_key
 
 __all__ = ["construct"]
 

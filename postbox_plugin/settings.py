@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import ada_url
 import msgspec
 
+from postbox_plugin.checked import Checked, check_positive, unknown_key
 from postbox_plugin.errors import SettingsError
 from postbox_plugin.tokens.keyring import KeyRing
 
@@ -21,10 +21,7 @@ __all__ = [
     "Privacy",
     "ServeSettings",
     "Settings",
-    "described",
     "from_mapping",
-    "reason",
-    "unknown_key",
 ]
 
 Privacy = Literal["full", "truncated", "none"]
@@ -39,20 +36,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
-class _Checked(msgspec.Struct, frozen=True, kw_only=True):
-    """A record that checks the type of each of its fields when it is made, not only when it is decoded."""
-
-    def __post_init__(self) -> None:
-        for field in msgspec.structs.fields(type(self)):
-            value = getattr(self, field.name)
-            try:
-                # from_attributes lets a record pass that was made before.
-                msgspec.convert(value, field.type, from_attributes=True)
-            except msgspec.ValidationError as error:
-                raise SettingsError(field.name, reason(error), f"Write {described(field.type)}") from None
-
-
-class ServeSettings(_Checked, frozen=True, kw_only=True):
+class ServeSettings(Checked, frozen=True, kw_only=True):
     """``[serve]``: what ``postbox serve`` listens on.
 
     :ivar http: ``host:port`` for http, or ``""`` for none.
@@ -82,7 +66,7 @@ class ServeSettings(_Checked, frozen=True, kw_only=True):
             raise SettingsError("http", "there is nothing to listen on", 'Write http = "127.0.0.1:8080"')
 
 
-class NotifySettings(_Checked, frozen=True, kw_only=True):
+class NotifySettings(Checked, frozen=True, kw_only=True):
     """One ``[[notify]]`` block: a notifier, and how clicks are delivered to it. ``repr`` shows no option's value, for
     some are secrets.
 
@@ -99,7 +83,7 @@ class NotifySettings(_Checked, frozen=True, kw_only=True):
     concurrency: int = 64
     timeout: float = 30.0
     retry_for: float = 3 * 86400.0
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -113,13 +97,13 @@ class NotifySettings(_Checked, frozen=True, kw_only=True):
             raise SettingsError(
                 "name", f"{self.name!r} is not a name", "Use letters, digits, '_', '.' and '-', at most 64"
             )
-        _positive(self, "concurrency", "timeout", "retry_for")
+        check_positive(self, "concurrency", "timeout", "retry_for")
 
     def __repr__(self) -> str:
         return f"NotifySettings(use={self.use!r}, name={self.name!r}, options={sorted(self.options)})"
 
 
-class Settings(_Checked, frozen=True, kw_only=True):
+class Settings(Checked, frozen=True, kw_only=True):
     """Everything that can be set. Keys appear in no ``repr``.
 
     :ivar domain: the host name of tracking links, without scheme, port or path.
@@ -185,7 +169,7 @@ class Settings(_Checked, frozen=True, kw_only=True):
                 raise SettingsError(
                     f"carry[{place}]", f"{header!r} cannot be carried", f"Choose from {', '.join(CARRIABLE)}"
                 )
-        _positive(self, "journal_deadline", "stop_limit")
+        check_positive(self, "journal_deadline", "stop_limit")
         seen: set[str] = set()
         for place, notifier in enumerate(self.notify):
             if notifier.name in seen:
@@ -234,14 +218,6 @@ def from_mapping(given: Mapping[str, Any], where: str = "Settings") -> Settings:
     return _record(Settings, values, where, "")
 
 
-def unknown_key(key: str, known: Iterable[str]) -> SettingsError:
-    """The error for a key that nobody knows, with the nearest one that somebody does."""
-    names = sorted(known)
-    near = difflib.get_close_matches(key, names, n=1)
-    remedy = f"Did you mean {near[0]!r}?" if near else f"Known are: {', '.join(names)}"
-    return SettingsError(key, "is not a setting", remedy)
-
-
 def _record(kind: type[Record], values: Mapping[str, Any], where: str, prefix: str) -> Record:
     known = [field.name for field in msgspec.structs.fields(kind)]
     try:
@@ -267,37 +243,3 @@ def _check_domain(domain: str) -> None:
         raise SettingsError("domain", f"{domain!r} is not a host name", example) from None
     if host != domain.lower():
         raise SettingsError("domain", f"{domain!r} is not in its ASCII form", f"Write {host!r}")
-
-
-def _positive(record: msgspec.Struct, *names: str) -> None:
-    for name in names:
-        if not getattr(record, name) > 0:
-            raise SettingsError(name, f"{getattr(record, name)!r} is not above zero", "Write a number above zero")
-
-
-def reason(error: msgspec.ValidationError) -> str:
-    """What is wrong with a value's type, as part of a sentence."""
-    return f"has the wrong type ({str(error)[0].lower()}{str(error)[1:]})"
-
-
-_DESCRIBED: Final[dict[Any, str]] = {
-    str: 'text in quotes, for example "..."',
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    list[str]: 'a list of texts, for example ["...", "..."]',
-    dict[str, str]: 'a table of texts, for example { "..." = "..." }',
-    dict[str, str] | None: 'a table of texts, for example { "..." = "..." }',
-    Sequence[str]: 'a list of texts, for example ["...", "..."]',
-    ServeSettings: "a table, [serve]",
-    Sequence[NotifySettings]: "[[notify]] blocks",
-    Privacy: 'one of "full", "truncated", "none"',
-}
-
-
-def described(kind: Any) -> str:
-    """What a value of a type looks like in a settings file.
-
-    :param kind: the type.
-    """
-    return _DESCRIBED.get(kind, f"a value of the type {kind}")

@@ -17,6 +17,12 @@ ByteEdit = tuple[int, int, bytes]
 _BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
 
 
+# Codecs of Python's that no mail program knows as charsets.
+_NO_CHARSETS: Final = frozenset(("idna", "punycode", "raw-unicode-escape", "unicode-escape"))
+# Every ASCII byte, and the escape sequences of ISO-2022 (RFC 1468), in which ASCII bytes are halves of other characters.
+_ASCII_AND_ESCAPES: Final = bytes(range(0x80)) + b"\x1b$B!!\x1b(B"
+
+
 class Unreadable(Exception):
     """A body that cannot be read safely; the message of the exception says why."""
 
@@ -94,7 +100,9 @@ def _codec(charset: str) -> str:
         info = codecs.lookup(charset)
         "".encode(info.name)  # raises for what is a codec, but of bytes or of text only
     except (LookupError, ValueError):
-        raise Unreadable(f"its charset {charset!r} is not known") from None
+        info = None
+    if info is None or info.name in _NO_CHARSETS:
+        raise Unreadable(f"its charset {charset!r} is not known")
     return info.name
 
 
@@ -106,8 +114,7 @@ def _common_length(one: bytes, other: bytes) -> int:
 
 @lru_cache(maxsize=128)
 def _extends_ascii(codec: str) -> bool:
-    ascii_bytes = bytes(range(0x80))
     try:
-        return ascii_bytes.decode(codec) == ascii_bytes.decode("ascii")
+        return _ASCII_AND_ESCAPES.decode(codec) == _ASCII_AND_ESCAPES.decode("ascii")
     except UnicodeError:
         return False

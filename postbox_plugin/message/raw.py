@@ -5,6 +5,7 @@ from __future__ import annotations
 import email
 import re
 from collections.abc import Mapping
+from email.errors import MissingHeaderBodySeparatorDefect
 from typing import Final
 
 from postbox_plugin.message import flanker
@@ -17,6 +18,7 @@ from postbox_plugin.message.structure import AnyMessage, encoded_body, html_part
 __all__ = ["RawMessage"]
 
 _BLANK_LINE = re.compile(rb"(\r?\n)\r?\n")
+_BARE_CR = re.compile(rb"\r(?!\n)")  # a line's end to the standard library, and to nobody else (RFC 5322, 2.2)
 _OWN_HEADER = re.compile(rb"^(?:" + "|".join(OWN_HEADERS).encode() + rb")[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
 _MESSAGE_ID_HEADER = re.compile(rb"^" + MESSAGE_ID.encode() + rb"[ \t]*:(.*)\n(?:[ \t].*\n)*", re.I | re.M)
 
@@ -51,6 +53,8 @@ class RawMessage:
         self.untouchable = untouchable(message)
         if not (blank and self.headers):
             self.untouchable = "not a message: it has no headers"
+        elif _BARE_CR.search(raw, 0, self._headers_end) or _ends_elsewhere(message):
+            self.untouchable = "malformed: a line among its headers is none"
         if self.untouchable:
             return
         parts = html_parts(message)
@@ -100,6 +104,11 @@ class RawMessage:
         if found and found[1].strip() == message_id.encode("ascii"):
             return block
         return _MESSAGE_ID_HEADER.sub(b"", block) + f"{MESSAGE_ID}: {message_id}".encode("ascii") + self._newline
+
+
+def _ends_elsewhere(message: AnyMessage) -> bool:
+    """Whether the standard library saw the body begin before the first blank line, at a line that is no header."""
+    return any(isinstance(defect, MissingHeaderBodySeparatorDefect) for defect in message.defects)
 
 
 def _agreed_spans(skeleton: Skeleton, parts: list[AnyMessage]) -> list[_Span] | None:

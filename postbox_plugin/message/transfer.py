@@ -105,19 +105,28 @@ def _within_lines(body: bytes, edits: Sequence[ByteEdit]) -> list[ByteEdit]:
         line_start = body.rfind(b"\n", 0, edits[first][0]) + 1
         line_end = after = -1
         last = first
-        while last < len(edits) and (line_end < 0 or edits[last][0] < line_end):
+        while last < len(edits) and (line_end < 0 or edits[last][0] <= line_end):
             if edits[last][1] > line_end:
                 after = body.find(b"\n", edits[last][1])
                 line_end = len(body) if after < 0 else after
             last += 1
         here = edits[first:last]
-        length = line_end - line_start
-        growth = sum(len(new) - (end - start) for start, end, new in here)
+        lines = body[line_start:line_end]
+        grown = _spliced(lines, [(start - line_start, end - line_start, new) for start, end, new in here])
         # A text in UTF-16 has no lines of bytes.
-        breaks = length <= MAX_LINE < length + growth and all(b"\0" not in new for _, _, new in here)
-        kept += [(start, end, newline + new + newline if breaks and new else new) for start, end, new in here]
+        if _longest_line(lines) <= MAX_LINE < _longest_line(grown) and all(b"\0" not in new for _, _, new in here):
+            for start, end, new in here:
+                # Where an attribute goes that went over a line's end, so does what parted two lines.
+                removed = newline if b"\n" in body[start:end] else b""
+                kept.append((start, end, newline + new + newline if new else removed))
+        else:
+            kept += here
         first = last
     return kept
+
+
+def _longest_line(lines: bytes) -> int:
+    return max(len(line.removesuffix(b"\r")) for line in lines.split(b"\n"))
 
 
 def _newline(body: bytes) -> bytes:

@@ -112,7 +112,7 @@ class LinkPacker:
         :param index: the link's place in its mail, from 0.
         :param tags: the link tags.
         """
-        own = msgspec.msgpack.encode(_Link(dict(tags), url))
+        own = msgspec.msgpack.encode((tags, url))
         deflating, begun = self._deflating
         deflating = deflating.copy()
         body = begun + deflating.compress(own) + deflating.flush()
