@@ -79,8 +79,10 @@ class Courier:
         self._main: asyncio.Task[None] | None = None
         self._next_due: float | None = 0.0
         self._changed = asyncio.Event()
+        self._moved = asyncio.Event()
         self._paused: str | None = None
         self._started = False
+        self._start_failed = False
         self._stopping = False
         self._epoch = 0
 
@@ -93,13 +95,24 @@ class Courier:
         self._main.add_done_callback(self._report)
 
     async def stop(self, limit: float) -> None:
-        """Let calls in flight end within ``limit`` seconds, cut the others, and stop the notifier."""
+        """Deliver what waits within ``limit`` seconds, cut the calls that are in flight then, and stop the notifier.
+
+        A notifier that fails or is paused is not waited for: what is its stays on disk.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + limit
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while self._can_drain():
+                    self._moved.clear()
+                    await self._moved.wait()
+        left = max(0.0, until - loop.time())
         self._stopping = True
         if self._main is not None:
             self._main.cancel()
-            await asyncio.wait([self._main], timeout=limit)
+            await asyncio.wait([self._main], timeout=max(left, 1.0))
         if self._workers:
-            _, late = await asyncio.wait(self._workers, timeout=limit)
+            _, late = await asyncio.wait(self._workers, timeout=left)
             for worker in late:
                 worker.cancel()
             if late:
@@ -112,6 +125,15 @@ class Courier:
                     await self.notifier.stop()
             except Exception as error:
                 log.warning("notifier %s did not stop as it should: %s", self.notifier.name, describe(error))
+
+    def _can_drain(self) -> bool:
+        """Whether there is something left that a notifier in good health is going to take."""
+        if self._start_failed or self._breaker.opened or not self._allowed():
+            return False
+        if not self._started:
+            return True
+        waiting = self._progress.backlog or self._progress.head.cursor <= self._journal.last_id
+        return bool(waiting or self._ready or self._workers)
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -174,6 +196,7 @@ class Courier:
                 await asyncio.sleep(1.0)
                 self.wake()
             self._spawn()
+            self._moved.set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._pause_length()):
                     await self._changed.wait()
@@ -186,6 +209,7 @@ class Courier:
                 self._started = True
                 return
             except Exception as error:
+                self._start_failed = True
                 log.warning("notifier %s does not start: %s", self.notifier.name, describe(error))
                 self._note(error)
             await asyncio.sleep(delay * (0.5 + 0.5 * self._chance()))
@@ -292,6 +316,7 @@ class Courier:
 
     def _gone(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
+        self._moved.set()
         self.wake()
         self._report(worker)
 

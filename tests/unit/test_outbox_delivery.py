@@ -24,6 +24,7 @@ from postbox_plugin.notifier import Notifier
 from postbox_plugin.outbox import NotifierStatus, Outbox, schema
 from postbox_plugin.outbox.journal import Journal
 from postbox_plugin.outbox.progress import Job
+from postbox_plugin.testing import sample_click
 
 
 def make_click(event_id: str, to: str = "Reader <reader@example.com>", url: str = "https://example.com/") -> Click:
@@ -1041,3 +1042,21 @@ def test_logs_hold_nothing_of_a_click(tmp_path: Path, caplog: pytest.LogCaptureF
     run(main())
     assert "given up" in caplog.text
     assert "secret" not in caplog.text
+
+
+def test_a_stop_delivers_what_waits_first(tmp_path: Path) -> None:
+    """A notifier in good health receives what was put just before the stop, not after the next start."""
+    received: list[str] = []
+
+    async def take(click: Click) -> None:
+        await asyncio.sleep(0.001)
+        received.append(click.event_id)
+
+    async def run() -> None:
+        outbox = Outbox(tmp_path, [Notifier("slow", click=take, concurrency=2)])
+        await outbox.start()
+        await asyncio.gather(*(outbox.put(sample_click(f"{number}:0")) for number in range(100)))
+        await outbox.stop()
+
+    asyncio.run(run())
+    assert sorted(received) == sorted(f"{number}:0" for number in range(100))
