@@ -39,7 +39,11 @@ class SettingsError(PostboxError, ValueError):
         self.where = where
 
     def at(self, where: str, prefix: str = "") -> SettingsError:
-        """The same error, with the place it came from and ``prefix`` before its key."""
+        """The same error, of another place.
+
+        :param where: the file, environment variable or call that the setting came from.
+        :param prefix: what goes before its key: ``serve.``.
+        """
         return SettingsError(prefix + self.key, self.problem, self.remedy, where)
 
     def __str__(self) -> str:
@@ -65,7 +69,8 @@ class MissingExtra(PluginError, ImportError):
 class InvalidToken(PostboxError):
     """A tracking link does not open: forged, cut, altered, or sealed with a key that is not in the ring.
 
-    :ivar key_id: the id of the missing key, where the token is well-formed and no key of the ring has that id; else
+    :param message: what is wrong with it.
+    :param key_id: the id of the missing key, where the token is well-formed and no key of the ring has that id; else
         ``""``.
     """
 

@@ -71,7 +71,13 @@ class Link(msgspec.Struct, frozen=True, kw_only=True):
         reason: str | None = None,
         tags: Mapping[str, str | Iterable[str]] | None = None,
     ) -> Link:
-        """This link with another decision or other tags: what a ``postbox_link`` hook returns."""
+        """This link with another decision or other tags: what a ``postbox_link`` hook returns.
+
+        :param track: whether it is to become a tracking link.
+        :param reason: why not.
+        :param tags: its link tags.
+        :raises TypeError: if a tag is not text.
+        """
         return msgspec.structs.replace(
             self,
             track=self.track if track is None else track,
@@ -121,6 +127,7 @@ class Mail:
     :param headers: all headers, name and value, as they stand in the message but unfolded. Made of the other
         arguments if empty.
     :param recipients: everyone the message goes to; ``(recipient,)`` if empty.
+    :param html_parts: the HTML bodies of a message that has several; ``[html]`` if empty.
     """
 
     __slots__ = ("_headers", "_message_id", "_recipients", "_tags", "html_parts", "track")
@@ -184,11 +191,17 @@ class Mail:
         return self._message_id
 
     def assign_message_id(self, message_id: str) -> None:
-        """For the host alone: the id that was made for this mail."""
+        """For the host alone.
+
+        :param message_id: the id that was made for this mail.
+        """
         self._message_id = message_id
 
     def header(self, name: str) -> str:
-        """The first header of that name, without regard to case; ``""`` where there is none."""
+        """The first header of that name; ``""`` where there is none.
+
+        :param name: the header's name, in any case.
+        """
         return next((value for given, value in self._headers if given.lower() == name.lower()), "")
 
     @property

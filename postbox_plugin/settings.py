@@ -181,7 +181,10 @@ class Settings(Checked, frozen=True, kw_only=True):
             seen.add(notifier.name)
 
     def origin(self, scheme: str) -> str:
-        """``scheme://domain`` with the public port where it is not the scheme's own."""
+        """``scheme://domain``, with the public port where it is not the scheme's own.
+
+        :param scheme: ``https`` or ``http``.
+        """
         port, usual = (self.https_port, 443) if scheme == "https" else (self.http_port, 80)
         return f"{scheme}://{self.domain}" if port == usual else f"{scheme}://{self.domain}:{port}"
 

@@ -1,0 +1,61 @@
+"""Every public name says what it is: its fields, its arguments, and what it raises."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+
+import postbox_plugin
+
+MODULES = [
+    "postbox_plugin",
+    "postbox_plugin.errors",
+    "postbox_plugin.redirect",
+    "postbox_plugin.testing",
+    "postbox_hooks.mail.smtplib",
+    "postbox_hooks.notify.log",
+    "postbox_hooks.notify.webhook",
+]
+
+
+def public() -> Iterator[tuple[str, Any]]:
+    """The classes and functions that users name, and the public methods of the classes."""
+    for module in MODULES:
+        for name in importlib.import_module(module).__all__:
+            value = getattr(importlib.import_module(module), name)
+            if not (inspect.isclass(value) or inspect.isfunction(value)):
+                continue
+            yield f"{module}.{name}", value
+            if inspect.isclass(value):
+                for method, function in vars(value).items():
+                    if not method.startswith("_") and inspect.isfunction(inspect.unwrap(getattr(value, method))):
+                        yield f"{module}.{name}.{method}", function
+
+
+@pytest.mark.parametrize(("name", "value"), [pytest.param(*item, id=item[0]) for item in public()])
+def test_what_is_public_is_documented(name: str, value: Any) -> None:
+    """A public class, function or method has a docstring that names each of its fields or arguments."""
+    text = inspect.getdoc(value) or ""
+    assert value.__doc__, name
+    if inspect.isclass(value) and issubclass(value, msgspec.Struct):
+        wanted = [(field.name, "ivar") for field in msgspec.structs.fields(value) if field.name != "event_type"]
+    elif inspect.isclass(value) and "__init__" not in vars(value):
+        wanted = []
+    else:
+        # A classmethod and a context manager are documented where they are written.
+        function = value.__init__ if inspect.isclass(value) else getattr(value, "__func__", value)
+        parameters = inspect.signature(function).parameters
+        wanted = [(parameter, "param") for parameter in parameters if parameter not in ("self", "cls")]
+    missing = [field for field, kind in wanted if f":{kind} {field}:" not in text and f":param {field}:" not in text]
+    assert missing == [] or "as for :" in text, name
+
+
+def test_errors_say_when_they_are_raised() -> None:
+    """What can raise one of our errors on purpose says which."""
+    for name in ("from_file", "from_env", "from_mapping", "before_send", "open", "running"):
+        assert ":raises " in (inspect.getdoc(getattr(postbox_plugin.Postbox, name)) or ""), name
