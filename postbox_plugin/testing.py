@@ -30,8 +30,9 @@ class RecordingNotifier:
         self._arrived.set()
 
     async def wait_for(self, count: int, timeout: float = 10.0) -> list[Click]:  # noqa: ASYNC109 - a test's own limit
-        """The clicks received, once there are ``count``.
+        """The clicks received, once there are enough.
 
+        :param count: how many.
         :param timeout: seconds to wait for them.
         :raises TimeoutError: if they do not come.
         """

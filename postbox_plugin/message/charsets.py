@@ -19,7 +19,7 @@ _BOMS: Final = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), 
 
 # Codecs of Python's that no mail program knows as charsets.
 _NO_CHARSETS: Final = frozenset(("idna", "punycode", "raw-unicode-escape", "unicode-escape"))
-# Every ASCII byte, and the escape sequences of ISO-2022 (RFC 1468), in which ASCII bytes are halves of other characters.
+# Every ASCII byte, and escape sequences of ISO-2022 (RFC 1468), after which ASCII bytes are halves of characters.
 _ASCII_AND_ESCAPES: Final = bytes(range(0x80)) + b"\x1b$B!!\x1b(B"
 
 

@@ -33,7 +33,10 @@ def public() -> Iterator[tuple[str, Any]]:
             yield f"{module}.{name}", value
             if inspect.isclass(value):
                 for method, function in vars(value).items():
-                    if not method.startswith("_") and inspect.isfunction(inspect.unwrap(getattr(value, method))):
+                    # What implements a hook is documented by its specification.
+                    if not method.startswith(("_", "postbox_")) and inspect.isfunction(
+                        inspect.unwrap(getattr(value, method))
+                    ):
                         yield f"{module}.{name}.{method}", function
 
 
