@@ -130,7 +130,7 @@ class Courier:
         """Whether there is something left that a notifier in good health is going to take."""
         if self._start_failed or self._breaker.opened or not self._allowed():
             return False
-        if not self._started:
+        if not self._started or not self._progress.spans:  # it has only just begun, and what waits is not known yet
             return True
         waiting = self._progress.backlog or self._progress.head.cursor <= self._journal.last_id
         return bool(waiting or self._ready or self._workers)
