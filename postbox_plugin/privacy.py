@@ -9,7 +9,7 @@ from typing import Final
 __all__ = ["blurred_address", "blurred_user_agent", "stricter"]
 
 _LEVELS: Final = ("full", "truncated", "none")
-_VERSION = re.compile(r"(\d+)(?:[._]\d+)+")
+_VERSION = re.compile(r"(?<!\d)(\d++)(?:[._]\d++)+")
 
 
 def stricter(one: str, other: str) -> str:

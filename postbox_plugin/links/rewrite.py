@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
@@ -14,6 +15,8 @@ __all__ = ["Edit", "Rewritten", "apply", "rewrite"]
 
 MAX_LINK: Final = 2083
 """The longest address that every mail client and gateway still passes on: the old limit of Internet Explorer."""
+
+_EQUALS_SIGN: Final = re.compile(r"[\t\n\f\r ]*=")
 
 
 class Edit(NamedTuple):
@@ -118,9 +121,12 @@ def _tags(html: str, element: Element) -> dict[str, tuple[str, ...]]:
 def _removal(html: str, attribute: Attribute) -> Edit:
     """Removes an attribute, and the white space before it where what follows keeps its neighbours apart.
 
-    A ``/`` does not: after ``href=x`` it would become the end of the unquoted value.
+    A ``/`` does not: after ``href=x`` it would become the end of the unquoted value. Before an ``=``, which begins the
+    next attribute's name, a ``/`` stays in its place, lest the one before it gets a value.
     """
     start = attribute.start
+    if _EQUALS_SIGN.match(html, attribute.end):
+        return Edit(start, attribute.end, "/")
     if html[attribute.end : attribute.end + 1] in ("\t", "\n", "\f", "\r", " ", ">"):
         while html[start - 1] in "\t\n\f\r ":
             start -= 1

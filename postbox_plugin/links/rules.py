@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import ada_url
@@ -13,6 +14,11 @@ from postbox_plugin.settings import Settings
 from postbox_plugin.tokens.keyring import KEY_ID_CHARS, KeyRing
 
 __all__ = ["Address", "AddressRules", "parse_tags"]
+
+REMEMBERED: Final = 1024
+"""How many values of link attributes are remembered with what they mean."""
+REMEMBERED_LENGTH: Final = 512
+"""The longest of them, in characters."""
 
 _STRIPPED: Final = "".join(map(chr, range(0x21)))  # C0 controls and space, WHATWG URL 4.4, step 1 of the parser
 _DROPPED: Final = {ord(character): None for character in "\t\n\r"}  # likewise step 3
@@ -44,7 +50,7 @@ class Address(NamedTuple):
 class AddressRules:
     """The rules for one installation: its own links are known by its domain, ports, path and key ring."""
 
-    __slots__ = ("_domain", "_own", "_ring")
+    __slots__ = ("_domain", "_own", "_remembered", "_ring")
 
     def __init__(self, settings: Settings, ring: KeyRing) -> None:
         self._own: Final = tuple(
@@ -52,12 +58,17 @@ class AddressRules:
         )
         self._ring: Final = ring
         self._domain: Final = settings.domain.lower()
+        # A newsletter goes to many readers with much the same links.
+        self._remembered: Final = lru_cache(REMEMBERED)(self._read)
 
     def read(self, value: str) -> Address:
         """What the value of a link attribute means to a browser, and whether that is tracked.
 
         :param value: the value as it stands in the HTML.
         """
+        return self._remembered(value) if len(value) <= REMEMBERED_LENGTH else self._read(value)
+
+    def _read(self, value: str) -> Address:
         plain = _PLAIN.fullmatch(value)
         if plain and plain[1].lower() != self._domain:
             return Address(value.replace("&amp;", "&"), "")

@@ -71,7 +71,13 @@ def _either_case(names: tuple[str, ...]) -> str:
     return "|".join("".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in name) for name in names)
 
 
-def _uninteresting(stopping: tuple[str, ...]) -> re.Pattern[str]:
+_COMMENTS: Final = r"""
+          | <!--(?!\[[iI][fF]) (?: -?> | (?: [^-]++ | -(?!-!?>) )*+ --!?> )
+          | <!-- (?: [^-hH]++ | -(?!-!?>) | [hH](?![rR][eE][fF]) )*+ --!?>
+"""
+
+
+def _uninteresting(stopping: tuple[str, ...], comments: str) -> re.Pattern[str]:
     """Everything up to the next start tag of one of these names, conditional comment with an ``href`` in it, or place
     where the text ends inside of something: text, comments, bogus comments (which ``<![if !mso]>``, ``<![CDATA[`` and
     ``<?xml`` are too, 13.2.5.41), doctypes, end tags, and all other start tags.
@@ -82,8 +88,7 @@ def _uninteresting(stopping: tuple[str, ...]) -> re.Pattern[str]:
           | </[A-Za-z][^>=]*+>
           | <(?! (?:{_either_case(stopping)}){_NAME_END} )/?[A-Za-z][^\t\n\f\r />]*+
             (?: > | {_USUAL_ATTRIBUTES_AND_END} | {_ATTRIBUTES_AND_END} )
-          | <!--(?!\[[iI][fF]) (?: -?> | (?: [^-]++ | -(?!-!?>) )*+ --!?> )
-          | <!-- (?: [^-hH]++ | -(?!-!?>) | [hH](?![rR][eE][fF]) )*+ --!?>
+          {comments}
           | <(?: !(?!--) | \? | /(?![A-Za-z]) )[^>]*+>
           | <(?![A-Za-z/!?])
         )*+""",
@@ -91,8 +96,9 @@ def _uninteresting(stopping: tuple[str, ...]) -> re.Pattern[str]:
     )
 
 
-_SKIP: Final = _uninteresting(_STOPPING_NAMES)
-_SKIP_CONDITIONAL: Final = _uninteresting((*_STOPPING_NAMES, *_VML_NAMES))
+_SKIP: Final = _uninteresting(_STOPPING_NAMES, _COMMENTS)
+# Within a comment no other ends: looking for the end of each that seems to begin there would take quadratic time.
+_SKIP_CONDITIONAL: Final = _uninteresting((*_STOPPING_NAMES, *_VML_NAMES), "")
 _START_TAG: Final = re.compile(rf"<([A-Za-z][^\t\n\f\r />]*+) {_ATTRIBUTES_AND_END}", re.VERBOSE)
 _ONE_ATTRIBUTE: Final = re.compile(
     rf"""

@@ -18,8 +18,7 @@ __all__ = ["html_bodies", "parse_addresses"]
 
 @lru_cache(maxsize=1)
 def _addresslib() -> Any:
-    for name in ("flanker.addresslib._parser.parser", "flanker.addresslib._parser.lexer"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    _silence_parser()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yacc: Any = importlib.import_module("ply.yacc")
@@ -30,6 +29,12 @@ def _addresslib() -> Any:
             return importlib.import_module("flanker.addresslib.address")
         finally:
             yacc.yacc = building
+            _silence_parser()  # once more: its modules set their own level when they are imported
+
+
+def _silence_parser() -> None:
+    for name in ("flanker.addresslib._parser.parser", "flanker.addresslib._parser.lexer"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,7 @@ from typing import Any, Final
 from postbox_plugin.message.body import HtmlBody
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
+from postbox_plugin.message.skeleton import MAX_PARAMETER_BYTES
 from postbox_plugin.message.structure import AnyMessage, encoded_body, html_parts, is_inline, untouchable
 
 __all__ = ["MessageObject"]
@@ -82,6 +83,8 @@ def _body(part: AnyMessage) -> HtmlBody:
     encoded = encoded_body(part)
     if encoded is None:
         raise Unreadable("its body is text that was not encoded: give set_payload() a charset")
+    if len(str(part.get("Content-Type", ""))) > MAX_PARAMETER_BYTES:
+        raise Unreadable(f"its Content-Type has more than {MAX_PARAMETER_BYTES} bytes")
     return HtmlBody(encoded, str(part.get("Content-Transfer-Encoding", "")), part.get_content_charset(""))
 
 
@@ -89,15 +92,16 @@ def _rebuilt(part: AnyMessage, payloads: Mapping[int, str], *, in_place: bool) -
     """The part with the new payloads in it, and a copy of each multipart that holds one: the original keeps its own
     list.
     """
-    new = payloads.get(id(part))
-    children: Any = part.get_payload() if part.is_multipart() and payloads else None
-    if new is None and children is None:
+    new: Any = payloads.get(id(part))
+    if new is None and part.is_multipart() and payloads:
+        children: Any = part.get_payload()
+        rebuilt = [_rebuilt(child, payloads, in_place=in_place) for child in children]
+        if any(one is not other for one, other in zip(rebuilt, children, strict=True)):
+            new = rebuilt
+    if new is None:
         return part
     changed = part if in_place else _shallow_copy(part)
-    if new is not None:
-        changed.set_payload(new)
-    else:
-        changed.set_payload([_rebuilt(child, payloads, in_place=in_place) for child in children])
+    changed.set_payload(new)
     return changed
 
 

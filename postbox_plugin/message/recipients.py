@@ -7,11 +7,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from email.utils import getaddresses
+from typing import Final
 
 from postbox_plugin.message import flanker
 from postbox_plugin.message.headers import find
 
 __all__ = ["recipients_of"]
+
+MAX_VALUE: Final = 4096
+"""The longest recipient header that is read, in characters: one address never fills it, and parsers are slow."""
 
 _PLAIN = re.compile(r"[^@\s]+@[^@\s]+")
 
@@ -28,10 +32,20 @@ def recipients_of(headers: Iterable[tuple[str, str]], envelope: Sequence[str] | 
     recipients: dict[str, None] = {}
     for name in ("To", "Cc", "Bcc"):
         for value in find(given, name):
-            addresses, unread = flanker.parse_addresses(value)
-            if unread:  # flanker gives up on the whole list for one odd address; the standard library is more patient
-                addresses = [address for _, address in getaddresses([value])]
+            addresses = _addresses(value) if len(value) <= MAX_VALUE else [""]
             if not all(_PLAIN.fullmatch(address) for address in addresses):
                 return (), f"the recipients in {name} are unclear"
             recipients.update(dict.fromkeys(addresses))
     return tuple(recipients), ""
+
+
+def _addresses(value: str) -> list[str]:
+    """The addresses of one header; ``""`` in the place of what is none."""
+    addresses, unread = flanker.parse_addresses(value)
+    if not unread:
+        return addresses
+    # flanker gives up on the whole list for one odd address; the standard library is more patient.
+    try:
+        return [address for _, address in getaddresses([value])]
+    except RecursionError:  # comments nested too deep for its parser
+        return [""]

@@ -15,10 +15,13 @@ __all__ = ["Skeleton"]
 MAX_PARTS: Final = 500
 MAX_BOUNDARY_LINES: Final = 5000
 MAX_HEADER_BYTES: Final = 1 << 20
+MAX_PARAMETER_BYTES: Final = 1 << 14
+"""The longest Content-Type or Content-Disposition: the time that parsers take for parameters grows with its square."""
 
 _HEAD: Final = 4096
 _TAIL: Final = 1024
 _BLANK_LINE = re.compile(rb"\n\r?\n")
+_PARAMETERS = re.compile(rb"^Content-(?:Type|Disposition)[ \t]*:(?:[^\n]*+\n[ \t])*+[^\n]*+", re.I | re.M)
 _NOT_AT_LINE_END = re.compile(rb"[^\r\n-](?=[^\r\n-])")
 
 
@@ -54,6 +57,8 @@ class Skeleton:
             length += end - position - (cut_to - cut_from)
             position = end
         self.data = b"".join(pieces)
+        if any(len(match[0]) > MAX_PARAMETER_BYTES for match in _PARAMETERS.finditer(self.data)):
+            self.problem = f"malformed: more than {MAX_PARAMETER_BYTES} bytes of parameters"
 
     def origin(self, position: int) -> int:
         """Where in the message a position of the skeleton is. No position inside a cut is ever asked for."""

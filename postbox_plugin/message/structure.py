@@ -40,8 +40,8 @@ def html_parts(message: AnyMessage) -> list[AnyMessage]:
 
 
 def is_inline(part: AnyMessage) -> bool:
-    """Whether a part is shown as part of the mail (RFC 2183, 2.1)."""
-    return part.get_content_disposition() != "attachment"
+    """Whether a part is shown as part of the mail; an unknown disposition makes it an attachment (RFC 2183, 2.8)."""
+    return part.get_content_disposition() in (None, "inline")
 
 
 def encoded_body(part: AnyMessage) -> bytes | None:

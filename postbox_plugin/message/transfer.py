@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
@@ -111,10 +112,7 @@ def _within_lines(body: bytes, edits: Sequence[ByteEdit]) -> list[ByteEdit]:
                 line_end = len(body) if after < 0 else after
             last += 1
         here = edits[first:last]
-        lines = body[line_start:line_end]
-        grown = _spliced(lines, [(start - line_start, end - line_start, new) for start, end, new in here])
-        # A text in UTF-16 has no lines of bytes.
-        if _longest_line(lines) <= MAX_LINE < _longest_line(grown) and all(b"\0" not in new for _, _, new in here):
+        if _outgrows(body[line_start:line_end], line_start, here):
             for start, end, new in here:
                 # Where an attribute goes that went over a line's end, so does what parted two lines.
                 removed = newline if b"\n" in body[start:end] else b""
@@ -123,6 +121,16 @@ def _within_lines(body: bytes, edits: Sequence[ByteEdit]) -> list[ByteEdit]:
             kept += here
         first = last
     return kept
+
+
+def _outgrows(lines: bytes, offset: int, edits: Sequence[ByteEdit]) -> bool:
+    """Whether the edits make one of these lines too long that was not. ``offset`` is where the lines begin."""
+    if len(lines) + sum(len(new) for _, _, new in edits) <= MAX_LINE:
+        return False
+    if any(b"\0" in new for _, _, new in edits):  # a text in UTF-16 has no lines of bytes
+        return False
+    grown = _spliced(lines, [(start - offset, end - offset, new) for start, end, new in edits])
+    return _longest_line(lines) <= MAX_LINE < _longest_line(grown)
 
 
 def _longest_line(lines: bytes) -> int:
@@ -154,19 +162,19 @@ def _splice_qp(body: bytes, edits: Sequence[ByteEdit]) -> bytes:
     newline = _newline(body)
     written: list[bytes] = []
     line = 0
-    pending = list(edits)
+    pending = deque(edits)
     while pending:
         while starts[line + 1] <= pending[0][0] and line + 1 < len(lines):
             written.append(lines[line])
             line += 1
         # The lines that hold this edit, and every further edit that begins on one of them.
-        first, here = line, [pending.pop(0)]
+        first, here = line, [pending.popleft()]
         while True:
             while starts[line + 1] < here[-1][1]:
                 line += 1
             if not pending or pending[0][0] >= starts[line + 1]:
                 break
-            here.append(pending.pop(0))
+            here.append(pending.popleft())
         line += 1
         written.append(_qp_block(lines[first:line], contents[first:line], starts[first], here, newline))
     written += lines[line:]
@@ -189,18 +197,22 @@ def _qp_block(
         if line.endswith(b"\n") and not _SOFT_BREAK.search(line):
             breaks.append((position, b"\r\n" if line.endswith(b"\r\n") else b"\n"))
     written: list[bytes] = []
-    run = b""
-    position = 0
+    run: list[bytes] = []
+    position = passed = 0
     for at, end, new in (*edits, (start + len(content), start + len(content), b"")):
-        for mark, ending in breaks:
-            if position < mark <= at - start:
-                written.append(_qp((run + content[position:mark]).removesuffix(ending), newline) + ending)
-                run = b""
+        while passed < len(breaks) and breaks[passed][0] <= at - start:
+            mark, ending = breaks[passed]
+            passed += 1
+            if mark > position:  # it did not lie within the edit before
+                run.append(content[position:mark])
+                written.append(_qp(b"".join(run).removesuffix(ending), newline) + ending)
+                run = []
                 position = mark
-        run += content[position : at - start] + new
+        run += (content[position : at - start], new)
         position = end - start
-    if run:  # the last line's end was a soft break, or lay within an edit
-        written.append(_qp(run, newline) + (b"=" + newline if lines[-1].endswith(b"\n") else b""))
+    rest = b"".join(run)
+    if rest:  # the last line's end was a soft break, or lay within an edit
+        written.append(_qp(rest, newline) + (b"=" + newline if lines[-1].endswith(b"\n") else b""))
     return b"".join(written)
 
 

@@ -181,12 +181,12 @@ def _packed_date(text: str, seconds: int) -> str | tuple[int, int | None]:
     """The Date header as two small numbers, if its text is exactly what they are written as (RFC 5322, 3.3)."""
     try:
         moment = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+        offset = moment.utcoffset()
+        minutes = None if offset is None else int(offset.total_seconds()) // 60
+        after = int((moment.replace(tzinfo=UTC) if offset is None else moment).timestamp()) - seconds
+        return (after, minutes) if _date_text(after, minutes, seconds) == text else text
+    except (TypeError, ValueError, OverflowError):  # no date, or one beyond the years 1 to 9999
         return text
-    offset = moment.utcoffset()
-    minutes = None if offset is None else int(offset.total_seconds()) // 60
-    after = int((moment.replace(tzinfo=UTC) if offset is None else moment).timestamp()) - seconds
-    return (after, minutes) if _date_text(after, minutes, seconds) == text else text
 
 
 def _date_text(after: int, minutes: int | None, seconds: int) -> str:

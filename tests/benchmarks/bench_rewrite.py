@@ -47,16 +47,16 @@ PRODUCT = """<tr><td align="center" style="padding: 0 12px 24px; font-family: Ar
  width="180" height="270" alt="The cover of book number {n}" style="display: block; border: 0"></a>
 <!--[if mso]></td></tr></table><![endif]--></td></tr>
 """
-FILLER = """<tr><td style="padding: 8px 24px; font: 16px/24px Georgia, serif; color: #222"><p style="margin: 0 0 12px">Some
-sentences stand between the products of a newsletter, and <b>most of them</b> hold no link &mdash; only text, a little markup
-and an image: <img src="https://cdn.example.com/i/{n}.png" width="20" height="20" alt=""></p></td></tr>
+FILLER = """<tr><td style="padding: 8px 24px; font: 16px/24px Georgia, serif; color: #222"><p style="margin: 0 0 12px">
+Some sentences stand between the products of a newsletter, and <b>most of them</b> hold no link &mdash; only text, a
+little markup and an image: <img src="https://cdn.example.com/i/{n}.png" width="20" height="20" alt=""></p></td></tr>
 """
 
 
 def newsletter(links: int = 60, size: int = 100_000) -> str:
-    """HTML of that many links and at least that many characters."""
+    """HTML of that many links and about that many characters."""
     products = [PRODUCT.format(n=n) for n in range(links)]
-    filling = max(0, size - sum(map(len, products))) // (len(FILLER) * links) + 1
+    filling = max(0, size - sum(map(len, products))) // (len(FILLER) * links)
     rows = "".join(product + FILLER.format(n=n) * filling for n, product in enumerate(products))
     head = "<title>New</title><style>@media (max-width: 600px) { .card { width: 100% !important } }</style>"
     return f"<!DOCTYPE html><html><head>{head}</head><body><table>{rows}</table></body></html>"
