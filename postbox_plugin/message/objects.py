@@ -30,11 +30,11 @@ class MessageObject:
         self._message: Final = message
         self._in_place: Final = in_place
         self.headers: Final = tuple((name, _as_written(message, name, value)) for name, value in message.raw_items())
-        self.untouchable: Final = untouchable(message)
+        self.untouchable, parts = _inline_html(message)
         self.bodies: Final[list[HtmlBody]] = []
         self.problem = ""
         self._parts: Final[list[AnyMessage]] = []
-        for part in () if self.untouchable else filter(is_inline, html_parts(message)):
+        for part in parts:
             try:
                 self.bodies.append(_body(part))
             except Unreadable as error:
@@ -74,9 +74,18 @@ def _as_written(message: AnyMessage, name: str, value: object) -> str:
         return unfold(text)
     try:
         folded = message.policy.fold(name, value)  # type: ignore[arg-type]  # typeshed has text only; compat32 takes Header
-    except (UnicodeError, ValueError):
+    except Exception:  # as in _inline_html
         return unfold(text)
     return unfold(folded.partition(":")[2])
+
+
+def _inline_html(message: AnyMessage) -> tuple[str, list[AnyMessage]]:
+    """Why the message must go out as it came, and its inline HTML parts if it need not."""
+    try:
+        reason = untouchable(message)
+        return reason, [] if reason else list(filter(is_inline, html_parts(message)))
+    except Exception:  # the header parser of the modern policies raises whatever happens inside it (IndexError, ...)
+        return "malformed: a header of one of its parts cannot be read", []
 
 
 def _body(part: AnyMessage) -> HtmlBody:
