@@ -61,8 +61,8 @@ def rewrite(
     """
     edits: list[Edit] = []
     links: list[Link] = []
-    for index, element in enumerate(_links(html), first_index):
-        href = element.attributes["href"]
+    for index, (element, href) in enumerate(_links(html), first_index):
+        own = element.attributes if element.mentions("postbox:") else {}
         value = html[href.value_start : href.value_end]
         address = rules.read(value)
         link = Link(
@@ -71,13 +71,13 @@ def rewrite(
             index=index,
             start=href.value_start,
             end=href.value_end,
-            tags=_tags(html, element),
+            tags=_tags(html, own.get("postbox:tags")),
             track=not address.reason,
             reason=address.reason,
         )
         if link.track and not (faithful or value.isascii()):
             link = link.replace(track=False, reason="not readable in the charset of its part")
-        opted_out = element.attributes.get("postbox:no-track")
+        opted_out = own.get("postbox:no-track")
         if opted_out:
             link = link.replace(track=False, reason="postbox:no-track")
             edits.append(_removal(html, opted_out))
@@ -89,7 +89,7 @@ def rewrite(
                 link = link.replace(track=False, reason=f"its tracking link would be over {longest} characters")
             else:
                 edits.append(Edit(link.start, link.end, tracking))
-                tags = element.attributes.get("postbox:tags")
+                tags = own.get("postbox:tags")
                 if tags:
                     edits.append(_removal(html, tags))
         links.append(link)
@@ -107,12 +107,15 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     return "".join(pieces)
 
 
-def _links(html: str) -> Iterator[Element]:
-    return (element for element in scan(html) if "href" in element.attributes)
+def _links(html: str) -> Iterator[tuple[Element, Attribute]]:
+    """The link elements that have an ``href``, and that."""
+    for element in scan(html):
+        href = element.href
+        if href is not None:
+            yield element, href
 
 
-def _tags(html: str, element: Element) -> dict[str, tuple[str, ...]]:
-    attribute = element.attributes.get("postbox:tags")
+def _tags(html: str, attribute: Attribute | None) -> dict[str, tuple[str, ...]]:
     if attribute is None:
         return {}
     return parse_tags(decode_attribute(html[attribute.value_start : attribute.value_end]))

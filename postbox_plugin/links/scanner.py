@@ -28,15 +28,49 @@ class Attribute(NamedTuple):
     value_end: int
 
 
-class Element(NamedTuple):
-    """The start tag of an element that can be a link.
+class Element:
+    """The start tag of an element that can be a link. Its attributes are looked for when they are asked for.
 
+    :param html: the text it stands in.
+    :param name: its name.
+    :param start: where its name ends.
+    :param end: where its ``>`` stands.
     :ivar name: in lower case: ``a``, ``area``, ``v:roundrect``.
-    :ivar attributes: by name in lower case; of several with one name, the first (13.2.5.33).
     """
 
-    name: str
-    attributes: dict[str, Attribute]
+    __slots__ = ("_end", "_html", "_start", "name")
+
+    def __init__(self, html: str, name: str, start: int, end: int) -> None:
+        self.name: Final = name
+        self._html: Final = html
+        self._start: Final = start
+        self._end: Final = end
+
+    @property
+    def href(self) -> Attribute | None:
+        """The attribute of that name, if there is one."""
+        usual = _USUAL_HREF.match(self._html, self._start, self._end)
+        if usual:
+            return Attribute(usual.start(1), usual.end(), *usual.span(2))
+        return self.attributes.get("href")
+
+    @property
+    def attributes(self) -> dict[str, Attribute]:
+        """All attributes, by name in lower case; of several with one name, the first (13.2.5.33)."""
+        found: dict[str, Attribute] = {}
+        for match in _ONE_ATTRIBUTE.finditer(self._html, self._start, self._end):
+            name = match[1].lower() if match[1].isascii() else match[1].translate(_ASCII_LOWER)
+            group = match.lastindex or 1
+            value = match.span(group) if group > 1 else (match.end(), match.end())
+            found.setdefault(name, Attribute(match.start(), match.end(), *value))
+        return found
+
+    def mentions(self, text: str) -> bool:
+        """Whether the tag has this text anywhere in it; quicker than to look at its attributes.
+
+        :param text: in lower case.
+        """
+        return text in self._html[self._start : self._end].lower()
 
 
 # CR counts as white space: the standard has the input's newlines normalised before it is tokenized (13.2.3.5).
@@ -52,8 +86,16 @@ _ATTRIBUTE = rf"""
     )
 """
 _ATTRIBUTES_AND_END = rf"(?: [\t\n\f\r /]++ | {_ATTRIBUTE} )*+ >"
-# How nearly everybody writes them; only quicker.
-_USUAL_ATTRIBUTES_AND_END = r"""(?: [\t\n\f\r ]++ [^\t\n\f\r />="']++ = "[^"]*+" )*+ [\t\n\f\r ]*+ /?+ >"""
+# What nearly all tags are, to pass over them more quickly: names whose first letters tell them from all those that the
+# scanner stops at (td, img, span, ...), and attributes in double quotes.
+_OTHER_NAME = r"""(?: [b-hj-moqruwyzB-HJ-MOQRUWYZ] | [tT](?![eEiI]) | [pP](?![lL]) | [sS](?![cCtT]) | [iI](?![fF]) )
+                  [^\t\n\f\r />]*+"""
+_USUAL_ATTRIBUTES_AND_END = r"""(?: [\t\n\f\r ]++ [^\t\n\f\r />="']++ = "[^"]*+" )++ [\t\n\f\r ]*+ /?+ >"""
+_USUAL_HREF: Final = re.compile(
+    rf"""(?: {_SPACE}++ (?![hH][rR][eE][fF]=) [^\t\n\f\r />="']++ = "[^"]*+" )*+
+         {_SPACE}++ ([hH][rR][eE][fF]="([^"]*+)")""",
+    re.VERBOSE,
+)
 
 _LINK_NAMES: Final = ("a", "area")
 _VML_NAMES: Final = tuple(
@@ -83,14 +125,14 @@ def _uninteresting(stopping: tuple[str, ...], comments: str) -> re.Pattern[str]:
     ``<?xml`` are too, 13.2.5.41), doctypes, end tags, and all other start tags.
     """
     return re.compile(
-        rf"""(?:
-            [^<]++
-          | </[A-Za-z][^>=]*+>
-          | <(?! (?:{_either_case(stopping)}){_NAME_END} )/?[A-Za-z][^\t\n\f\r />]*+
-            (?: > | {_USUAL_ATTRIBUTES_AND_END} | {_ATTRIBUTES_AND_END} )
-          {comments}
-          | <(?: !(?!--) | \? | /(?![A-Za-z]) )[^>]*+>
-          | <(?![A-Za-z/!?])
+        rf"""[^<]*+ (?:
+            (?: </[A-Za-z][^>=]*+>
+              | <{_OTHER_NAME} (?: > | {_USUAL_ATTRIBUTES_AND_END} )
+              | <(?! (?:{_either_case(stopping)}){_NAME_END} )/?[A-Za-z][^\t\n\f\r />]*+ (?: > | {_ATTRIBUTES_AND_END} )
+              {comments}
+              | <(?: !(?!--) | \? | /(?![A-Za-z]) )[^>]*+>
+              | <(?![A-Za-z/!?])
+            ) [^<]*+
         )*+""",
         re.VERBOSE,
     )
@@ -99,7 +141,9 @@ def _uninteresting(stopping: tuple[str, ...], comments: str) -> re.Pattern[str]:
 _SKIP: Final = _uninteresting(_STOPPING_NAMES, _COMMENTS)
 # Within a comment no other ends: looking for the end of each that seems to begin there would take quadratic time.
 _SKIP_CONDITIONAL: Final = _uninteresting((*_STOPPING_NAMES, *_VML_NAMES), "")
-_START_TAG: Final = re.compile(rf"<([A-Za-z][^\t\n\f\r />]*+) {_ATTRIBUTES_AND_END}", re.VERBOSE)
+_START_TAG: Final = re.compile(
+    rf"<([A-Za-z][^\t\n\f\r />]*+) (?: {_USUAL_ATTRIBUTES_AND_END} | {_ATTRIBUTES_AND_END} )", re.VERBOSE
+)
 _ONE_ATTRIBUTE: Final = re.compile(
     rf"""
     ([^\t\n\f\r />][^\t\n\f\r />=]*+)
@@ -155,7 +199,7 @@ def _scan(html: str, position: int, end: int, *, conditional: bool) -> Iterator[
         elif name == "plaintext":
             return
         else:
-            yield Element(name, _attributes(html, tag.end(1), tag.end()))
+            yield Element(html, name, tag.end(1), position - 1)
 
 
 def _comment(html: str, start: int, end: int) -> tuple[tuple[int, int], int]:
@@ -191,13 +235,3 @@ def _script_end(html: str, position: int, end: int) -> int:
         elif escaped:
             double_escaped = not match[1]
     return end
-
-
-def _attributes(html: str, start: int, end: int) -> dict[str, Attribute]:
-    attributes: dict[str, Attribute] = {}
-    for match in _ONE_ATTRIBUTE.finditer(html, start, end - 1):
-        group = match.lastindex or 1
-        value = match.span(group) if group > 1 else (match.end(), match.end())
-        name = match[1].lower() if match[1].isascii() else match[1].translate(_ASCII_LOWER)
-        attributes.setdefault(name, Attribute(match.start(), match.end(), *value))
-    return attributes

@@ -34,16 +34,19 @@ class Text:
     :ivar faithful: whether a character that is not ASCII is what its author wrote.
     """
 
-    __slots__ = ("_codec", "_data", "faithful", "text")
+    __slots__ = ("_bytewise", "_codec", "_data", "faithful", "text")
 
-    def __init__(self, data: bytes, text: str, codec: str, *, faithful: bool = True) -> None:
+    def __init__(self, data: bytes, text: str, codec: str, *, bytewise: bool = False, faithful: bool = True) -> None:
         self._data = data
         self._codec = codec
+        self._bytewise = bytewise
         self.text = text
         self.faithful = faithful
 
     def byte_edits(self, edits: Sequence[Edit]) -> list[ByteEdit]:
         """The same changes of the bytes; what lies between them is not touched."""
+        if self._bytewise:
+            return [(start, end, new.encode(self._codec)) for start, end, new in edits]
         found: list[ByteEdit] = []
         position = offset = 0
         for edit in edits:
@@ -83,7 +86,7 @@ def read_text(data: bytes, charset: str) -> Text:
     # A byte order mark outweighs what the header says (WHATWG Encoding, "decode").
     codec = next((name for mark, name in _BOMS if data.startswith(mark)), "") or _codec(charset or "us-ascii")
     if data.isascii() and _extends_ascii(codec):
-        return Text(data, data.decode("ascii"), codec)
+        return Text(data, data.decode("ascii"), codec, bytewise=True)
     try:
         text = data.decode(codec)
         if text.encode(codec) == data:
@@ -92,7 +95,7 @@ def read_text(data: bytes, charset: str) -> Text:
         pass  # not what it says it is: below
     if not _extends_ascii(codec):
         raise Unreadable(f"its body is not valid {codec}")
-    return Text(data, data.decode("latin-1"), "latin-1", faithful=False)
+    return Text(data, data.decode("latin-1"), "latin-1", bytewise=True, faithful=False)
 
 
 def _codec(charset: str) -> str:

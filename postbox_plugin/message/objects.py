@@ -61,7 +61,7 @@ class MessageObject:
             del changed[name]
         if message_id and str(changed.get(MESSAGE_ID, "")).strip() != message_id:
             del changed[MESSAGE_ID]
-            changed[MESSAGE_ID] = message_id
+            changed.set_raw(MESSAGE_ID, message_id)  # which no policy has to parse or fold
         return changed
 
 

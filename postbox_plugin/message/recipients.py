@@ -18,6 +18,9 @@ MAX_VALUE: Final = 4096
 """The longest recipient header that is read, in characters: one address never fills it, and parsers are slow."""
 
 _PLAIN = re.compile(r"[^@\s]+@[^@\s]+")
+# What nearly all recipient headers are, which no two readers of RFC 5322 read in different ways.
+_ADDRESS = r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*+@(?![a-z0-9.-]*xn--)[a-z0-9-]+(?:\.[a-z0-9-]+)++"
+_USUAL = re.compile(rf"(?:({_ADDRESS})|[A-Za-z0-9 ]*+<({_ADDRESS})>)")
 
 
 def recipients_of(headers: Iterable[tuple[str, str]], envelope: Sequence[str] | None) -> tuple[tuple[str, ...], str]:
@@ -41,6 +44,9 @@ def recipients_of(headers: Iterable[tuple[str, str]], envelope: Sequence[str] | 
 
 def _addresses(value: str) -> list[str]:
     """The addresses of one header; ``""`` in the place of what is none."""
+    usual = _USUAL.fullmatch(value)
+    if usual:
+        return [usual[1] or usual[2]]
     addresses, unread = flanker.parse_addresses(value)
     if not unread:
         return addresses

@@ -3,12 +3,13 @@
 =========  =====================================================================================================
 bytes      meaning
 =========  =====================================================================================================
-1          bits 0 and 1: privacy level; bit 2: the body is deflated; bit 3: the message id is 12 packed bytes
+1          bits 0 and 1: privacy level; bit 2: the link has tags; bit 3: the message id is 12 packed bytes
 12, or     the message id: packed, if it is 16 characters of canonical base64url; otherwise its length and its
 1 + n      characters
 4          when the message was rewritten: seconds since 1970, big-endian
 1 to 5     the link's index, as a varint (LEB128: seven bits a byte, the lowest first)
-the rest   the body: MessagePack, ``[message, link]``, deflated (RFC 1951, preset dictionary) where that is shorter
+the rest   two deflate streams (RFC 1951, preset dictionary): what all links of the message carry, as MessagePack;
+           then the link's address, as UTF-8, or, if it has tags, ``[tags, address]`` as MessagePack
 =========  =====================================================================================================
 
 The version is not in the record: it is part of the key id and of what AES-SIV authenticates.
@@ -22,6 +23,7 @@ import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from email.utils import format_datetime, parsedate_to_datetime
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -32,12 +34,22 @@ from postbox_plugin.tokens.dictionary import DICTIONARY
 __all__ = ["LinkPacker", "MessageFacts", "unpack"]
 
 _PRIVACY: Final = ("full", "truncated", "none")
-_DEFLATED: Final = 0b0100
+_TAGS: Final = 0b0100
 _PACKED_ID: Final = 0b1000
 _PACKABLE_ID: Final = re.compile(r"[A-Za-z0-9_-]{16}")
 # A window of 4 KiB is as good as one of 32 for records this short, and fifteen times quicker to set up.
 _WINDOW: Final = -12
 _MEMORY: Final = 4
+
+_FRESH: Final = zlib.compressobj(9, zlib.DEFLATED, _WINDOW, _MEMORY, zdict=DICTIONARY)
+
+REMEMBERED: Final = 1024
+"""How many links are remembered deflated."""
+REMEMBERED_LENGTH: Final = 512
+"""The longest of them, in bytes."""
+
+
+_LinkTags = dict[str, tuple[str, ...]]
 
 
 class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,17 +84,10 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
     original_id: str
 
 
-class _Link(msgspec.Struct, frozen=True, array_like=True):
-    """The link's share of the body."""
-
-    tags: dict[str, tuple[str, ...]]
-    url: str
-
-
 class LinkPacker:
-    """Packs the links of one message; what they have in common is packed and deflated once."""
+    """Packs the links of one message; what they have in common is packed once."""
 
-    __slots__ = ("_deflating", "_head", "_id_and_time", "_shared")
+    __slots__ = ("_head", "_id_and_time", "_shared")
 
     def __init__(self, facts: MessageFacts) -> None:
         packed_id = _packed_id(facts.message_id)
@@ -100,10 +105,7 @@ class LinkPacker:
             _packed_date(_only(headers, "date"), seconds),
             _only(headers, "message-id"),
         )
-        # An array of two, whose second element each link appends.
-        self._shared = b"\x92" + msgspec.msgpack.encode(message)
-        deflating = zlib.compressobj(9, zlib.DEFLATED, _WINDOW, _MEMORY, zdict=DICTIONARY)
-        self._deflating = (deflating, deflating.compress(self._shared))
+        self._shared = _deflated(msgspec.msgpack.encode(message))
 
     def pack(self, url: str, index: int, tags: Tags) -> bytes:
         """The record of one link.
@@ -112,14 +114,9 @@ class LinkPacker:
         :param index: the link's place in its mail, from 0.
         :param tags: the link tags.
         """
-        own = msgspec.msgpack.encode((tags, url))
-        deflating, begun = self._deflating
-        deflating = deflating.copy()
-        body = begun + deflating.compress(own) + deflating.flush()
-        head = self._head | _DEFLATED
-        if len(body) >= len(self._shared) + len(own):
-            head, body = self._head, self._shared + own
-        return bytes((head,)) + self._id_and_time + _varint(index) + body
+        head, own = (self._head | _TAGS, msgspec.msgpack.encode((tags, url))) if tags else (self._head, url.encode())
+        deflated = _remembered_deflated(own) if len(own) <= REMEMBERED_LENGTH else _deflated(own)
+        return bytes((head,)) + self._id_and_time + _varint(index) + self._shared + deflated
 
 
 def unpack(record: bytes) -> OpenedLink:
@@ -137,17 +134,17 @@ def unpack(record: bytes) -> OpenedLink:
             message_id = record[2:position].decode("ascii")
         seconds = int.from_bytes(record[position : position + 4], "big")
         index, position = _read_varint(record, position + 4)
-        body = record[position:]
-        if head & _DEFLATED:
-            body = zlib.decompressobj(_WINDOW, zdict=DICTIONARY).decompress(body)
-        message, link = msgspec.msgpack.decode(body, type=tuple[_Message, _Link])
+        shared, rest = _inflated(record[position:])
+        own, _ = _inflated(rest)
+        message = msgspec.msgpack.decode(shared, type=_Message)
+        tags, url = msgspec.msgpack.decode(own, type=tuple[_LinkTags, str]) if head & _TAGS else ({}, own.decode())
         privacy = _PRIVACY[head & 0b11]
-    except (IndexError, zlib.error, msgspec.DecodeError) as error:
+    except (IndexError, UnicodeDecodeError, zlib.error, msgspec.DecodeError) as error:
         raise ValueError(f"not a version 1 record: {error}") from error
     return OpenedLink(
-        url=link.url,
+        url=url,
         index=index,
-        tags=link.tags,
+        tags=tags,
         message_id=message_id,
         sent_at=datetime.fromtimestamp(seconds, UTC),
         message_tags=message.tags,
@@ -155,6 +152,25 @@ def unpack(record: bytes) -> OpenedLink:
         headers=_headers(message, seconds),
         privacy=privacy,
     )
+
+
+def _deflated(data: bytes) -> bytes:
+    """A whole stream. It ends on a full byte, so that another can follow it."""
+    deflating = _FRESH.copy()
+    return deflating.compress(data) + deflating.flush()
+
+
+# A newsletter goes to many readers with much the same links.
+_remembered_deflated: Final = lru_cache(REMEMBERED)(_deflated)
+
+
+def _inflated(data: bytes) -> tuple[bytes, bytes]:
+    """What the first stream holds, and what follows it."""
+    inflating = zlib.decompressobj(_WINDOW, zdict=DICTIONARY)
+    inflated = inflating.decompress(data)
+    if not inflating.eof:
+        raise ValueError("not a version 1 record: it was cut")
+    return inflated, inflating.unused_data
 
 
 def _headers(message: _Message, seconds: int) -> dict[str, tuple[str, ...]]:

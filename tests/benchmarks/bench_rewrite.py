@@ -155,8 +155,7 @@ def bench_lengths() -> None:
     )
     lengths: dict[str, list[int]] = {name: [] for name in ("original", "ours", "ours, no headers", "pytracking")}
     for text in texts:
-        for element in _links(text):
-            href = element.attributes["href"]
+        for _, href in _links(text):
             url, reason = rules.read(text[href.value_start : href.value_end])
             if reason:
                 continue
