@@ -10,7 +10,7 @@ from postbox_plugin.message.body import HtmlBody
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
 from postbox_plugin.message.skeleton import MAX_PARAMETER_BYTES
-from postbox_plugin.message.structure import AnyMessage, encoded_body, html_parts, is_inline, untouchable
+from postbox_plugin.message.structure import AnyMessage, encoded_body, examine, is_inline
 
 __all__ = ["MessageObject"]
 
@@ -82,8 +82,8 @@ def _as_written(message: AnyMessage, name: str, value: object) -> str:
 def _inline_html(message: AnyMessage) -> tuple[str, list[AnyMessage]]:
     """Why the message must go out as it came, and its inline HTML parts if it need not."""
     try:
-        reason = untouchable(message)
-        return reason, [] if reason else list(filter(is_inline, html_parts(message)))
+        reason, parts = examine(message)
+        return reason, list(filter(is_inline, parts))
     except Exception:  # the header parser of the modern policies raises whatever happens inside it (IndexError, ...)
         return "malformed: a header of one of its parts cannot be read", []
 

@@ -13,7 +13,7 @@ from postbox_plugin.message.body import HtmlBody
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
 from postbox_plugin.message.skeleton import Skeleton
-from postbox_plugin.message.structure import AnyMessage, encoded_body, html_parts, is_inline, untouchable
+from postbox_plugin.message.structure import AnyMessage, encoded_body, examine, is_inline
 
 __all__ = ["RawMessage"]
 
@@ -50,14 +50,13 @@ class RawMessage:
             return
         message: AnyMessage = email.message_from_bytes(skeleton.data)
         self.headers = tuple((name, unfold(value)) for name, value in message.raw_items())
-        self.untouchable = untouchable(message)
+        self.untouchable, parts = examine(message)
         if not (blank and self.headers):
             self.untouchable = "not a message: it has no headers"
         elif _BARE_CR.search(raw, 0, self._headers_end) or _ends_elsewhere(message):
             self.untouchable = "malformed: a line among its headers is none"
         if self.untouchable:
             return
-        parts = html_parts(message)
         spans = _agreed_spans(skeleton, parts) if parts else []
         if spans is None:
             self.untouchable = "malformed: two parsers see different parts in it"

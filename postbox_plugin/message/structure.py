@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from email.message import Message
 from typing import Any, Final, TypeAlias
 
-__all__ = ["AnyMessage", "encoded_body", "html_parts", "is_inline", "untouchable"]
+__all__ = ["AnyMessage", "encoded_body", "examine", "is_inline"]
 
 MAX_DEPTH: Final = 32
 
@@ -18,25 +18,24 @@ _SEALED_TYPES: Final = frozenset(
 AnyMessage: TypeAlias = "Message[Any, Any]"
 
 
-def untouchable(message: AnyMessage) -> str:
-    """Why this message must go out as it came; ``""`` if it may be changed.
+def examine(message: AnyMessage) -> tuple[str, list[AnyMessage]]:
+    """Why this message must go out as it came, ``""`` if it may be changed; and its text/html parts in their order,
+    attachments among them, but nothing of an enclosed message.
 
     :param message: the whole message.
     """
     for name in _SIGNATURE_HEADERS:
         if name in message:
-            return f"already signed ({name})"
-    for part, depth in _walk(message):
-        if part.get_content_type() in _SEALED_TYPES:
-            return f"signed or encrypted ({part.get_content_type()})"
+            return f"already signed ({name})", []
+    html: list[AnyMessage] = []
+    for part, content_type, depth in _walk(message):
+        if content_type in _SEALED_TYPES:
+            return f"signed or encrypted ({content_type})", []
         if depth > MAX_DEPTH:
-            return f"its parts are nested deeper than {MAX_DEPTH}"
-    return ""
-
-
-def html_parts(message: AnyMessage) -> list[AnyMessage]:
-    """The text/html parts in their order, attachments among them, but nothing of an enclosed message."""
-    return [part for part, _ in _walk(message) if part.get_content_type() == "text/html" and not part.is_multipart()]
+            return f"its parts are nested deeper than {MAX_DEPTH}", []
+        if content_type == "text/html" and not part.is_multipart():
+            html.append(part)
+    return "", html
 
 
 def is_inline(part: AnyMessage) -> bool:
@@ -57,10 +56,11 @@ def encoded_body(part: AnyMessage) -> bytes | None:
         return None
 
 
-def _walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, int]]:
-    """The message and its parts, but no part of an enclosed message (RFC 2046, 5.2)."""
-    yield message, depth
-    if message.get_content_maintype() != "multipart" or depth > MAX_DEPTH:
+def _walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, str, int]]:
+    """The message and its parts with their types, but no part of an enclosed message (RFC 2046, 5.2)."""
+    content_type = message.get_content_type()
+    yield message, content_type, depth
+    if not content_type.startswith("multipart/") or depth > MAX_DEPTH:
         return
     payload = message.get_payload()
     if isinstance(payload, list):
