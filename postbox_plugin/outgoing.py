@@ -63,10 +63,12 @@ class Outcome(NamedTuple, Generic[Sent_co]):
 
     :ivar message: the message to send; ``None`` if it goes out as it came.
     :ivar report: what became of it and its links.
+    :ivar html: the HTML whose links the report is about: that of the message, as the plugins left it.
     """
 
     message: Sent_co | None
     report: Report
+    html: Sequence[str] = ()
 
 
 class Rewriter:
@@ -117,8 +119,8 @@ class Rewriter:
             links=tuple(links),
         )
         if bodies or tracked or _has_own_headers(headers):
-            return Outcome(outgoing.with_changes(bodies, report.message_id), report)
-        return Outcome(None, report)
+            return Outcome(outgoing.with_changes(bodies, report.message_id), report, mail.html_parts)
+        return Outcome(None, report, mail.html_parts)
 
     def html(self, html: str, given: Mail) -> tuple[str, Report]:
         """Rewrite an HTML text that is not in a message.

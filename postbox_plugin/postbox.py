@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
-import msgspec
-
 from postbox_plugin.bridge import bridge
 from postbox_plugin.config import load
 from postbox_plugin.errors import InvalidToken
@@ -145,10 +143,12 @@ class Postbox:
         :param message: as for :meth:`before_send`, like the other arguments.
         """
         _check_message(message, recipients, in_place=False)
-        outcome = self._rewrite(message, recipients, message_tags, in_place=False)
-        before = _size(message)
-        after = before if outcome.message is None else _size(cast("Message[Any, Any] | bytes", outcome.message))
-        return msgspec.structs.replace(outcome.report, size_before=before, size_after=after)
+        from postbox_plugin.explain import explained  # noqa: PLC0415 - it reads visible text with lxml, which sending does not need
+
+        outgoing = _outgoing(message, in_place=False)
+        outcome: Outcome[Any] = self._rewriter.message(outgoing, recipients, message_tags)
+        sent = outgoing if outcome.message is None else _outgoing(outcome.message, in_place=False)
+        return explained(outcome, outgoing, sent, self.settings.domain)
 
     def open(self, url: str) -> OpenedLink:
         """What a tracking link holds.
@@ -227,9 +227,7 @@ class Postbox:
         *,
         in_place: bool,
     ) -> Outcome[Any]:
-        if isinstance(message, Message):
-            return self._rewriter.message(MessageObject(message, in_place=in_place), recipients, message_tags)
-        return self._rewriter.message(RawMessage(bytes(message)), recipients, message_tags)
+        return self._rewriter.message(_outgoing(message, in_place=in_place), recipients, message_tags)
 
 
 def _check_message(message: object, recipients: object, *, in_place: bool) -> None:
@@ -243,5 +241,7 @@ def _check_message(message: object, recipients: object, *, in_place: bool) -> No
         raise TypeError(f"recipients is a list of addresses: write [{recipients!r}]")
 
 
-def _size(message: Message[Any, Any] | bytes) -> int:
-    return len(message.as_bytes() if isinstance(message, Message) else message)
+def _outgoing(message: Message[Any, Any] | bytes, *, in_place: bool) -> MessageObject | RawMessage:
+    if isinstance(message, Message):
+        return MessageObject(message, in_place=in_place)
+    return RawMessage(bytes(message))

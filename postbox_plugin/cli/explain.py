@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from email.message import EmailMessage
 from email.policy import SMTP
 
@@ -20,7 +21,7 @@ from postbox_plugin.cli.options import (
 )
 from postbox_plugin.cli.output import print_json, print_pairs, print_table
 from postbox_plugin.cli.rewrite import decoded, html_mail
-from postbox_plugin.links.report import Report
+from postbox_plugin.links.report import Place, Report
 from postbox_plugin.mail import Tags as TagsOfLink
 
 __all__ = ["explain"]
@@ -61,10 +62,17 @@ def explain(
     if report.links:
         print()  # noqa: T201
         rows = (
-            (link.index, link.tag, "tracked" if link.track else link.reason, link.url, _tags(link.tags))
-            for link in report.links
+            (link.index, line, link.tag, "tracked" if link.track else link.reason, link.url, _tags(link.tags))
+            for link, line in zip(report.links, _lines(report.places), strict=True)
         )
-        print_table(("link", "element", "what becomes of it", "address", "tags"), rows)
+        print_table(("link", "line", "element", "what becomes of it", "address", "tags"), rows)
+    if report.notices:
+        print()  # noqa: T201
+        shown = (
+            ("" if one.link is None else one.link, "" if one.line is None else one.line, one.kind, one.text)
+            for one in report.notices
+        )
+        print_table(("link", "line", "to know", ""), shown)
 
 
 def _summary(report: Report) -> list[tuple[str, object]]:
@@ -76,6 +84,13 @@ def _summary(report: Report) -> list[tuple[str, object]]:
     if report.message_tags:
         pairs.append(("message tags", _tags(report.message_tags)))
     return pairs
+
+
+def _lines(places: tuple[Place, ...]) -> Iterator[str]:
+    """Line and column of each link; the number of its part too, where there are several."""
+    several = any(place.part for place in places)
+    for place in places:
+        yield (f"{place.part}:" if several else "") + f"{place.line}:{place.column}"
 
 
 def _tags(tags: TagsOfLink) -> str:

@@ -18,6 +18,10 @@ __all__ = ["ago", "print_json", "print_pairs", "print_table", "shown"]
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 STYLES = {
+    "clipped": "yellow",
+    "text differs": "yellow",
+    "text is an address": "yellow",
+    "placeholder": "yellow",
     "ok": "green",
     "active": "green",
     "tracked": "green",

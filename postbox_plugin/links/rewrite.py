@@ -11,7 +11,7 @@ from postbox_plugin.links.rules import AddressRules, parse_tags
 from postbox_plugin.links.scanner import Attribute, Element, scan
 from postbox_plugin.mail import Link
 
-__all__ = ["Edit", "Rewritten", "apply", "rewrite"]
+__all__ = ["Edit", "Rewritten", "apply", "links_of", "rewrite"]
 
 MAX_LINK: Final = 2083
 """The longest address that every mail client and gateway still passes on: the old limit of Internet Explorer."""
@@ -61,7 +61,7 @@ def rewrite(
     """
     edits: list[Edit] = []
     links: list[Link] = []
-    for index, (element, href) in enumerate(_links(html), first_index):
+    for index, (element, href) in enumerate(links_of(html), first_index):
         own = element.attributes if element.mentions("postbox:") else {}
         value = html[href.value_start : href.value_end]
         address = rules.read(value)
@@ -107,8 +107,11 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     return "".join(pieces)
 
 
-def _links(html: str) -> Iterator[tuple[Element, Attribute]]:
-    """The link elements that have an ``href``, and that."""
+def links_of(html: str) -> Iterator[tuple[Element, Attribute]]:
+    """The link elements that have an ``href``, and that.
+
+    :param html: the text of an HTML part.
+    """
     for element in scan(html):
         href = element.href
         if href is not None:

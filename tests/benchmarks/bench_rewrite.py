@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from postbox_plugin import Mail, Postbox, Settings, new_key
-from postbox_plugin.links.rewrite import _links
+from postbox_plugin.links.rewrite import links_of
 from postbox_plugin.links.rules import AddressRules
 from postbox_plugin.tokens.keyring import KeyRing
 
@@ -155,7 +155,7 @@ def bench_lengths() -> None:
     )
     lengths: dict[str, list[int]] = {name: [] for name in ("original", "ours", "ours, no headers", "pytracking")}
     for text in texts:
-        for _, href in _links(text):
+        for _, href in links_of(text):
             url, reason = rules.read(text[href.value_start : href.value_end])
             if reason:
                 continue

@@ -248,11 +248,11 @@ def test_explain(run: Run, folder: Path) -> None:
     ran = run("explain", "-", stdin=MESSAGE)
     assert (ran.code, ran.err) == (0, "")
     assert ran.rows[0] == ["message", "1 of 2 links are tracked"]
-    assert ["link", "element", "what becomes of it", "address", "tags"] in ran.rows
-    assert ["0", "a", "tracked", "https://example.com/a", "product: book"] in ran.rows
+    assert ["link", "line", "element", "what becomes of it", "address", "tags"] in ran.rows
+    assert ["0", "1:39", "a", "tracked", "https://example.com/a", "product: book"] in ran.rows
     assert ran.rows[-1][0] == "1"
-    assert ran.rows[-1][2] != "tracked"
-    assert ran.rows[-1][3] == "mailto:x@example.com"
+    assert ran.rows[-1][3] != "tracked"
+    assert ran.rows[-1][4] == "mailto:x@example.com"
 
 
 def test_explain_json(run: Run, folder: Path) -> None:
@@ -260,6 +260,9 @@ def test_explain_json(run: Run, folder: Path) -> None:
     report = json.loads(run("explain", "-", "--json", stdin=MESSAGE).out)
     assert [link["track"] for link in report["links"]] == [True, False]
     assert report["recipients"] == ["anna@example.com"]
+    assert report["places"][0] == {"part": 0, "line": 1, "column": 39}
+    assert report["notices"] == []
+    assert report["size_after"] > report["size_before"] == len(MESSAGE)
     alone = json.loads(run("explain", "-", "--json", "-r", "a@example.com", "-r", "b@example.com", stdin=MESSAGE).out)
     assert alone["reason"]
 
@@ -268,7 +271,7 @@ def test_explain_html(run: Run, folder: Path) -> None:
     """HTML is explained as the body of a message from and to whom it says."""
     (folder / "offer.html").write_text('<a href="https://example.com/">x</a>')
     ran = run("explain", "offer.html", "--sender", "a@example.com", "-r", "b@example.com")
-    assert ran.rows[-1][:4] == ["0", "a", "tracked", "https://example.com/"]
+    assert ran.rows[-1][:5] == ["0", "1:10", "a", "tracked", "https://example.com/"]
 
 
 def test_open(run: Run, folder: Path) -> None:
