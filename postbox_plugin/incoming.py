@@ -6,13 +6,15 @@ import asyncio
 import base64
 import logging
 import os
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from postbox_plugin.click import Click, ClickDetail, ClickedMail, CommonHeaders, Tracking, timestamp
+from postbox_plugin.errors import OutboxError
 from postbox_plugin.mail import OpenedLink
 from postbox_plugin.plugins import PluginHost
 from postbox_plugin.privacy import blurred_address, blurred_user_agent, stricter
@@ -39,21 +41,50 @@ class ClickRecorder:
     def __init__(self, settings: Settings, plugins: PluginHost) -> None:
         self._settings: Final = settings
         self._plugins: Final = plugins
+        self._deadlines: Final = _Deadlines(settings.journal_deadline)
         self.outbox: Outbox | None = None
 
-    async def record(self, link: OpenedLink, *, address: str, user_agent: str, headers: Mapping[str, str]) -> None:
-        """Keep a click. Waits for the disk, but no longer than ``journal_deadline``, and lets no exception through."""
+    def record(
+        self, link: OpenedLink, *, address: str, user_agent: str, headers: Mapping[str, str], then: Callable[[], None]
+    ) -> None:
+        """Keep a click, then let the reader go on; lets no exception of its own through.
+
+        :param then: called once: when the click is on disk, when that has taken ``journal_deadline`` seconds, or at
+            once where it cannot be kept on disk now.
+        """
+        reader = _Reader(then)
         try:
             click = self._click(link, address, user_agent, headers)
             if self.outbox is None:
                 _lose(click, "the Postbox is not running: wrap the server in `async with postbox.running()`")
+            else:
+                self._keep(self.outbox, click, reader)
                 return
-            writing = asyncio.ensure_future(self.outbox.put(click))
-            # Whether or not somebody still waits for it then, a click that could not be written must not vanish.
-            writing.add_done_callback(lambda done: _check(done, click))
-            await asyncio.wait((writing,), timeout=self._settings.journal_deadline)
         except Exception:
             _log.exception("a click could not be recorded; the reader is redirected all the same")
+        reader.go_on()
+
+    def _keep(self, outbox: Outbox, click: Click, reader: _Reader) -> None:
+        def done(error: OutboxError | None) -> None:
+            # Whether or not somebody still waits for it, a click that could not be written must not vanish.
+            if error is not None:
+                _lose(click, str(error))
+            reader.go_on()
+
+        try:
+            outbox.put(click, done)
+        except OutboxError as error:
+            done(error)
+        else:
+            if outbox.error:  # then nobody knows how long
+                reader.go_on()
+            else:
+                self._deadlines.add(reader)
+
+    @property
+    def readers_waiting(self) -> int:
+        """How many readers wait for the disk."""
+        return self._deadlines.waiting
 
     def _click(self, link: OpenedLink, address: str, user_agent: str, headers: Mapping[str, str]) -> Click:
         headers_of_mail = link.headers
@@ -95,11 +126,65 @@ class ClickRecorder:
         )
 
 
-def _check(written: asyncio.Future[None], click: Click) -> None:
-    if written.cancelled():
-        _lose(click, "its writing was cancelled")
-    elif error := written.exception():
-        _lose(click, str(error))
+class _Reader:
+    """Somebody who waits for a redirect.
+
+    :param then: lets them go on.
+    :ivar went_on: whether they do not wait any more.
+    """
+
+    __slots__ = ("_then", "went_on")
+
+    def __init__(self, then: Callable[[], None]) -> None:
+        self._then: Final = then
+        self.went_on = False
+
+    def go_on(self) -> None:
+        """Let them go on, if they still wait."""
+        if self.went_on:
+            return
+        self.went_on = True
+        try:
+            self._then()
+        except Exception:
+            _log.exception("a reader could not be redirected")
+
+
+class _Deadlines:
+    """Lets readers go on who have waited long enough; with one timer for all of them.
+
+    :param seconds: how long that is.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds: Final = seconds
+        self._readers: Final[deque[tuple[float, _Reader]]] = deque()
+        self._watching = False
+
+    def add(self, reader: _Reader) -> None:
+        """From now on, wait for this one too."""
+        loop = asyncio.get_running_loop()
+        readers = self._readers
+        while readers and readers[0][1].went_on:
+            readers.popleft()
+        readers.append((loop.time() + self._seconds, reader))
+        if not self._watching:
+            self._watching = True
+            loop.call_later(self._seconds, self._check)
+
+    @property
+    def waiting(self) -> int:
+        """How many readers wait."""
+        return sum(not reader.went_on for _, reader in self._readers)
+
+    def _check(self) -> None:
+        loop = asyncio.get_running_loop()
+        readers = self._readers
+        while readers and (readers[0][1].went_on or readers[0][0] <= loop.time()):
+            readers.popleft()[1].go_on()
+        self._watching = bool(readers)
+        if readers:
+            loop.call_at(readers[0][0], self._check)
 
 
 def _lose(click: Click, reason: str) -> None:

@@ -10,10 +10,10 @@ more than all the rest of a redirect.
 
 from __future__ import annotations
 
-import asyncio
 import html
 import logging
 import time
+from functools import partial
 from typing import Any, Final
 
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, ResponseStartLine, format_timestamp
@@ -22,7 +22,6 @@ from tornado.routing import Matcher, Rule
 from postbox_plugin.errors import InvalidToken
 from postbox_plugin.forwarded import TrustedProxies
 from postbox_plugin.location import location
-from postbox_plugin.mail import OpenedLink
 from postbox_plugin.postbox import Postbox
 
 __all__ = ["routes"]
@@ -58,7 +57,6 @@ class _Redirect:
         self._postbox: Final = postbox
         self._proxies: Final = TrustedProxies(postbox.settings.trusted_proxies)
         self._not_found: Final = _not_found_page(postbox.settings.home_url)
-        self._recording: Final[set[asyncio.Task[None]]] = set()
 
     def __call__(self, request: HTTPServerRequest) -> None:
         if request.method not in ("GET", "HEAD"):
@@ -81,22 +79,16 @@ class _Redirect:
             if request.method == "HEAD":
                 _redirect(request, target)
                 return
-            # The loop keeps only a weak reference to a task.
-            task = asyncio.ensure_future(self._record_and_redirect(request, link, target))
-            self._recording.add(task)
-            task.add_done_callback(self._recording.discard)
-
-    async def _record_and_redirect(self, request: HTTPServerRequest, link: OpenedLink, target: str) -> None:
-        headers = request.headers
-        await self._postbox.record(
-            link,
-            address=self._proxies.client(
-                _peer(request), headers.get_list("Forwarded"), headers.get_list("X-Forwarded-For")
-            ),
-            user_agent=headers.get("User-Agent", ""),
-            headers=headers,
-        )
-        _redirect(request, target)
+            headers = request.headers
+            self._postbox.record_then(
+                link,
+                address=self._proxies.client(
+                    _peer(request), headers.get_list("Forwarded"), headers.get_list("X-Forwarded-For")
+                ),
+                user_agent=headers.get("User-Agent", ""),
+                headers=headers,
+                then=partial(_redirect, request, target),
+            )
 
     def _refuse(self, request: HTTPServerRequest) -> None:
         _respond(request, 404, {"Content-Type": "text/html; charset=utf-8"}, self._not_found)

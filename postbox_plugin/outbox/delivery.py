@@ -34,6 +34,8 @@ PEEK: Final = 60.0
 """Seconds after which the clock is looked at again: it may have been put forward."""
 UNSAVED: Final = 0.1
 """Seconds after which to look again for what could not be written."""
+GIVE_WAY: Final = 0.1
+"""Seconds between fetches while readers are in a rush: their clicks are safe on disk, and can be delivered after it."""
 START_CAP: Final = 60.0
 """The longest pause between attempts to start a notifier, in seconds."""
 
@@ -189,6 +191,8 @@ class Courier:
         await self._begin()
         while True:
             self._changed.clear()
+            if self._writer.in_a_rush and not self._ready:
+                await asyncio.sleep(GIVE_WAY)
             try:
                 await self._fill()
             except OutboxError as error:

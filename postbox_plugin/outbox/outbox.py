@@ -20,7 +20,7 @@ from postbox_plugin.outbox.journal import Journal
 from postbox_plugin.outbox.records import Entry, Listed, NotifierStatus, recipients_of
 from postbox_plugin.outbox.retry import LONGEST_WAIT
 from postbox_plugin.outbox.slot import Slot, take_slot
-from postbox_plugin.outbox.writer import Writer
+from postbox_plugin.outbox.writer import Done, Writer
 
 if TYPE_CHECKING:
     from postbox_plugin.notifier import Notifier
@@ -132,20 +132,26 @@ class Outbox:
             finally:
                 running.slot.release()
 
-    async def put(self, click: Click) -> None:
-        """Journal a click: when this returns, it is on disk. One whose event id waits there already is kept once.
+    @property
+    def waiting(self) -> int:
+        """How many clicks wait in memory for the disk: thousands, where it stalls or fails."""
+        return self._running.writer.waiting if self._running is not None else 0
 
-        A put that is cancelled is journaled all the same; should that fail, the click is written to the logger
-        ``postbox.lost``, for nobody else can do it then.
+    def put(self, click: Click, done: Done) -> None:
+        """Journal a click. One whose event id waits there already is kept once.
 
-        :raises OutboxError: if the click could not be journaled.
+        While the disk does not take it, the click waits in memory, up to a bound, and is tried again.
+
+        :param done: called in the loop with ``None`` when the click is on disk, or with the reason why it never will
+            be. It must not raise.
+        :raises OutboxError: if the click cannot even wait.
         """
         running = self._live()
         try:
             entry = Entry(click.event_id, self._clock(), recipients_of(click), click.to_json())
         except UnicodeEncodeError as error:
             raise OutboxError(f"the click is not clean text: {error.reason}") from None
-        await running.writer.put(entry)
+        running.writer.put(entry, done)
 
     # What people ask, in the terms of Administration
 

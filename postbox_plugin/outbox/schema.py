@@ -20,7 +20,7 @@ _STEPS: Final = (
     """
     CREATE TABLE click (
         id INTEGER PRIMARY KEY,
-        event_id TEXT NOT NULL UNIQUE,
+        event_id TEXT NOT NULL,     -- without an index: its pages would be most of what a commit writes
         at REAL NOT NULL,
         recipients TEXT NOT NULL,   -- lower-case addresses, one a line, for purging
         body BLOB                   -- the notification; NULL when it was purged while spans still held its id

@@ -1,9 +1,14 @@
-"""Group commit: all that waits for the disk goes there together, in the loop while that is quick, else in a thread."""
+"""Group commit: all that waits for the disk goes there together.
+
+In a thread, so that a disk that stalls holds nobody up; but in the loop where that serves more readers: in a rush,
+while commits are quick.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,18 +22,29 @@ from postbox_plugin.outbox.records import Changes, Entry
 __all__ = ["Source", "Writer"]
 
 log = logging.getLogger("postbox.outbox")
-lost = logging.getLogger("postbox.lost")
 
 Result = TypeVar("Result")
 
 BATCH: Final = 1000
 """The most clicks of one commit."""
 WAITING: Final = 20_000
-"""The most clicks that wait in memory for a disk that stalls."""
+"""The most clicks that wait in memory for a disk that stalls or fails."""
+WAITING_BYTES: Final = 64_000_000
+"""The most bytes of them."""
+RETRY: Final = 1.0
+"""Seconds after a failed commit before the clicks that wait are tried again."""
 SETTLE_DELAY: Final = 0.1
 """Seconds that acknowledgements wait for clicks whose commit they can share; losing them costs a repetition."""
+RUSH: Final = 1000
+"""Clicks a second from which on delivery leaves the processor to readers."""
+RUSH_WINDOW: Final = 0.1
+"""Seconds over which they are counted."""
 CALM: Final = 30.0
 """Seconds without a slow commit after which the loop commits by itself again."""
+
+
+Done = Callable[[OutboxError | None], None]
+"""Told of a click when it is on disk, or why it never will be."""
 
 
 class Source(Protocol):
@@ -65,12 +81,12 @@ class _Batch:
     """All that goes to the journal at once."""
 
     def __init__(self) -> None:
-        self.puts: list[tuple[Entry, asyncio.Future[None]]] = []
+        self.puts: list[tuple[Entry, Done]] = []
         self.changes: list[tuple[Source, Changes]] = []
         self.writes: list[_Call] = []
         self.reads: list[_Call] = []
         self.housekeeping = False
-        self.error: Exception | None = None
+        self.error: OutboxError | None = None
         self.seconds = 0.0
         self.more_to_sweep = False
 
@@ -104,9 +120,12 @@ class _Batch:
 class Writer:
     """The one door to the journal while a service runs.
 
+    Clicks whose commit fails stay in memory, in their order, and are tried again until the disk takes them.
+
     :param journal: the journal.
     :param slow: a commit that took longer, in seconds, makes those after it go to a thread.
     :param on_commit: called in the loop after each commit that brought clicks.
+    :ivar error: why nothing can be written at the moment; ``""`` where all is well.
     """
 
     def __init__(self, journal: Journal, *, slow: float, on_commit: Callable[[], None]) -> None:
@@ -114,7 +133,13 @@ class Writer:
         self._slow = slow
         self._on_commit = on_commit
         self._sources: list[Source] = []
-        self._puts: deque[tuple[Entry, asyncio.Future[None]]] = deque()
+        self._puts: deque[tuple[Entry, Done]] = deque()
+        self._put_bytes = 0
+        self._held = False
+        self._last_chance = False
+        self._arrived = 0
+        self._counted_from = 0.0
+        self._rush_until = 0.0
         self._writes: list[_Call] = []
         self._reads: list[_Call] = []
         self._loop = asyncio.get_running_loop()
@@ -134,24 +159,35 @@ class Writer:
     @property
     def threaded(self) -> bool:
         """Whether commits are made in the thread now."""
-        return self._loop.time() < self._threaded_until
+        return not self.in_a_rush or self._loop.time() < self._threaded_until
 
     def add(self, source: Source) -> None:
         """From now on, write what this source has to have written."""
         self._sources.append(source)
 
-    def put(self, entry: Entry) -> asyncio.Future[None]:
-        """Journal a click; done when it is on disk. Cancelling the future does not take the click back.
+    @property
+    def waiting(self) -> int:
+        """How many clicks wait in memory for the disk."""
+        return len(self._puts)
 
+    @property
+    def in_a_rush(self) -> bool:
+        """Whether clicks come in so fast that readers would wait for anything else that is done."""
+        return self._loop.time() < self._rush_until
+
+    def put(self, entry: Entry, done: Done) -> None:
+        """Journal a click.
+
+        :param done: called in the loop when the click is on disk, or when it is given up. It must not raise.
         :raises OutboxError: if too many clicks wait for the disk already.
         """
         self._check_open()
-        if len(self._puts) >= WAITING:
-            raise OutboxError(f"{WAITING} clicks wait for the disk already")
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._puts.append((entry, future))
-        self._schedule()
-        return future
+        if len(self._puts) >= WAITING or self._put_bytes >= WAITING_BYTES:
+            raise OutboxError(f"{len(self._puts)} clicks wait for the disk already")
+        self._puts.append((entry, done))
+        self._put_bytes += len(entry.body)
+        if not self._held:
+            self._schedule()
 
     async def write(self, work: Callable[[Journal], Result]) -> Result:
         """Do ``work`` in the next transaction.
@@ -199,7 +235,9 @@ class Writer:
         self._schedule()
 
     async def drain(self) -> None:
-        """Wait until nothing waits for the disk."""
+        """Wait until nothing waits for the disk: what it does not take now is given up."""
+        self._last_chance = True
+        self._held = False
         self.settle(now=True)
         await self._idle.wait()
 
@@ -244,8 +282,9 @@ class Writer:
 
     def _take(self) -> _Batch:
         batch = _Batch()
-        while self._puts and len(batch.puts) < BATCH:
+        while self._puts and len(batch.puts) < BATCH and not self._held:
             batch.puts.append(self._puts.popleft())
+        self._put_bytes -= sum(len(entry.body) for entry, _ in batch.puts)
         batch.writes, self._writes = self._writes, []
         batch.reads, self._reads = self._reads, []
         batch.housekeeping, self._sweep_now = self._sweep_now, False
@@ -256,19 +295,14 @@ class Writer:
 
     def _finish(self, batch: _Batch) -> None:
         if batch.seconds > self._slow:
-            if not self.threaded:
-                log.info("a commit took %.0f ms: committing in a thread for a while", batch.seconds * 1000)
             self._threaded_until = self._loop.time() + CALM
+        self._count(batch)
         self._note(batch)
-        for entry, future in batch.puts:
-            if batch.error is None:
-                if not future.done():
-                    future.set_result(None)
-            elif future.done():
-                # The caller gave up waiting, so nobody else can keep this click.
-                lost.error("%s", entry.body.decode())
-            else:
-                future.set_exception(batch.error)
+        if batch.error is not None and not self._last_chance and _may_pass(batch.error):
+            self._hold(batch.puts)
+        else:
+            for _, done in batch.puts:
+                done(batch.error)
         for source, changes in batch.changes:
             if batch.error is not None:
                 source.unsaved(changes)
@@ -285,6 +319,15 @@ class Writer:
         elif not self._busy:
             self._schedule()
 
+    def _count(self, batch: _Batch) -> None:
+        now = self._loop.time()
+        self._arrived += len(batch.puts)
+        if now - self._counted_from < RUSH_WINDOW:
+            return
+        if self._arrived > RUSH * (now - self._counted_from):
+            self._rush_until = now + 2 * RUSH_WINDOW
+        self._arrived, self._counted_from = 0, now
+
     def _note(self, batch: _Batch) -> None:
         if batch.error is not None:
             if not self.error:
@@ -295,6 +338,19 @@ class Writer:
         elif self.error and (batch.puts or batch.changes or batch.writes):
             log.warning("the outbox can be written again")
             self.error = ""
+
+    def _hold(self, puts: list[tuple[Entry, Done]]) -> None:
+        """Keep clicks for another try."""
+        self._puts.extendleft(reversed(puts))
+        self._put_bytes += sum(len(entry.body) for entry, _ in puts)
+        if not self._held:
+            self._held = True
+            self._loop.call_later(RETRY, self._let_go)
+
+    def _let_go(self) -> None:
+        self._held = False
+        if self._puts:
+            self._schedule()
 
     def _checkpoint(self) -> None:
         try:
@@ -311,6 +367,13 @@ class Writer:
             self._schedule()
 
         self._loop.run_in_executor(self._thread, work).add_done_callback(finished)
+
+
+def _may_pass(error: OutboxError) -> bool:
+    """Whether the disk may take later what it did not take now: not so if it was the clicks that were wrong."""
+    return isinstance(error.__cause__, OSError | sqlite3.DatabaseError) and not isinstance(
+        error.__cause__, sqlite3.DataError | sqlite3.IntegrityError | sqlite3.ProgrammingError
+    )
 
 
 def _as_outbox_error(error: Exception) -> OutboxError:

@@ -22,6 +22,9 @@ __all__ = ["serve"]
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
 IDLE_SECONDS: Final = 60.0
+ANSWER_SECONDS: Final = 1.0
+"""Seconds beyond ``journal_deadline`` that open requests get when the service stops."""
+POLL_SECONDS: Final = 0.01
 
 _log = logging.getLogger("postbox.service")
 
@@ -58,10 +61,7 @@ async def serve(postbox: Postbox, *, ready: Callable[[list[str]], None] | None =
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-            for server in servers:
-                server.stop()
-            for server in servers:
-                await server.close_all_connections()
+            await _close(servers, postbox)
 
 
 def _listen(
@@ -82,6 +82,19 @@ def _listen(
     )
     server.add_sockets(sockets)
     return server, [f"{scheme}://{host}:{sock.getsockname()[1]}" for sock in sockets]
+
+
+async def _close(servers: list[HTTPServer], postbox: Postbox) -> None:
+    """Accept nobody more, answer whoever has asked already, and close all connections."""
+    for server in servers:
+        server.stop()
+        server.conn_params.no_keep_alive = True  # what comes in on open connections is the last there
+    until = asyncio.get_running_loop().time() + postbox.settings.journal_deadline + ANSWER_SECONDS
+    await asyncio.sleep(0)
+    while postbox.readers_waiting and asyncio.get_running_loop().time() < until:  # noqa: ASYNC110 - it happens once
+        await asyncio.sleep(POLL_SECONDS)
+    for server in servers:
+        await server.close_all_connections()
 
 
 def _tls(cert: str, key: str) -> ssl.SSLContext:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from postbox_plugin import Click, Mail, Postbox, Verdict, hookimpl, new_key
+from postbox_plugin.errors import OutboxError
+from postbox_plugin.outbox.journal import Journal
 from postbox_plugin.redirect import routes
 from postbox_plugin.testing import RecordingNotifier
 
@@ -156,8 +159,8 @@ def test_a_broken_outbox_does_not_strand_the_reader(tmp_path: Path, caplog: pyte
     async def run() -> None:
         async with redirecting(tmp_path) as postbox:
 
-            async def put(click: Click) -> None:
-                raise OSError("disk on fire")
+            def put(click: Click, done: object) -> None:
+                raise OutboxError("disk on fire")
 
             postbox._recorder.outbox.put = put  # type: ignore[union-attr, method-assign]
             assert (await get(link(postbox))).code == 302
@@ -174,17 +177,43 @@ def test_a_slow_disk_does_not_hold_the_reader(tmp_path: Path, caplog: pytest.Log
     async def run() -> None:
         async with redirecting(tmp_path, recording, journal_deadline=0.05) as postbox:
             outbox: Any = postbox._recorder.outbox
-            put, released = outbox.put, asyncio.Event()
-
-            async def slow(click: Click) -> None:
-                await released.wait()
-                await put(click)
-
-            outbox.put = slow
+            put, held = outbox.put, []
+            outbox.put = lambda *arguments: held.append(arguments)
             assert (await get(link(postbox))).code == 302
+            assert postbox.readers_waiting == 0
             assert recording.clicks == []
-            released.set()
+            put(*held[0])
             await recording.wait_for(1)
+
+    asyncio.run(run())
+    assert not [record for record in caplog.records if record.name == "postbox.lost"]
+
+
+def test_while_the_disk_fails_no_reader_waits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once the outbox knows that it cannot write, readers go on at once; their clicks are written when it can."""
+    monkeypatch.setattr("postbox_plugin.outbox.writer.RETRY", 0.05)
+    recording = RecordingNotifier()
+    commit = Journal.append
+
+    def failing(self: Journal, entries: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    async def run() -> None:
+        async with redirecting(tmp_path, recording, journal_deadline=60.0) as postbox:
+            outbox: Any = postbox._recorder.outbox
+            monkeypatch.setattr(Journal, "append", failing)
+            first = asyncio.create_task(get(link(postbox)))
+            while not outbox.error:  # noqa: ASYNC110 - there is no event to wait for
+                await asyncio.sleep(0.005)
+            assert (await get(link(postbox))).code == 302
+            assert not first.done()
+            assert outbox.waiting == 2
+            monkeypatch.setattr(Journal, "append", commit)
+            assert (await first).code == 302
+            await recording.wait_for(2)
+            assert outbox.error == ""
 
     asyncio.run(run())
     assert not [record for record in caplog.records if record.name == "postbox.lost"]

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import pytest
+from outboxes import kept
 
 from postbox_plugin import Click
 from postbox_plugin.errors import OutboxError, PauseNotifier
@@ -74,7 +75,7 @@ async def fill(spool: Path, paused: Paused, *event_ids: str) -> Outbox:
     outbox = Outbox(spool, [paused.notifier])
     await outbox.start()
     for event_id in event_ids:
-        await outbox.put(make_click(event_id))
+        await kept(outbox, make_click(event_id))
     await until(lambda: is_true(outbox, "paused"))
     return outbox
 
@@ -122,7 +123,7 @@ async def _deliver(spool: Path, works: Paused, event_id: str) -> None:
     works.works = True
     outbox = Outbox(spool, [works.notifier])
     await outbox.start()
-    await outbox.put(make_click(event_id))
+    await kept(outbox, make_click(event_id))
     await until(lambda: event_id in works.seen)
     await outbox.stop()
 
@@ -157,7 +158,7 @@ def test_retry_and_purge_reach_a_running_service(tmp_path: Path) -> None:
         await outbox.start()
         administration = Administration(tmp_path)
         for number in range(40):
-            await outbox.put(make_click(f"e{number}", "ann@example.com" if number % 2 else "bob@example.com"))
+            await kept(outbox, make_click(f"e{number}", "ann@example.com" if number % 2 else "bob@example.com"))
         assert await asyncio.to_thread(administration.purge, recipient="ann@example.com") == 20
         fails = False
         await asyncio.to_thread(administration.retry)
@@ -185,7 +186,7 @@ def test_dead_letters_are_sent_again_offline(tmp_path: Path) -> None:
     async def first() -> None:
         one = outbox()
         await one.start()
-        await one.put(make_click("e"))
+        await kept(one, make_click("e"))
         await until(lambda: is_true(one, "dead"))
         await one.stop()
 

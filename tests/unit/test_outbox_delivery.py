@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from outboxes import kept
 
 from postbox_plugin import Click
 from postbox_plugin.errors import OutboxError, PauseNotifier, RetryLater
@@ -79,7 +80,7 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], within: float =
 
 async def put(outbox: Outbox, *event_ids: str, to: str = "Reader <reader@example.com>") -> None:
     """Put clicks, all at once."""
-    await asyncio.gather(*(outbox.put(make_click(event_id, to)) for event_id in event_ids))
+    await asyncio.gather(*(kept(outbox, make_click(event_id, to)) for event_id in event_ids))
 
 
 async def status(outbox: Outbox, name: str = "log") -> NotifierStatus:
@@ -131,7 +132,7 @@ def test_nothing_is_opened_before_start_and_nothing_can_be_put(tmp_path: Path) -
 
     async def main() -> None:
         with pytest.raises(OutboxError, match="not running"):
-            await outbox.put(make_click("early"))
+            await kept(outbox, make_click("early"))
         for round_ in range(2):
             states = [outbox.running]
             await outbox.start()
@@ -143,7 +144,7 @@ def test_nothing_is_opened_before_start_and_nothing_can_be_put(tmp_path: Path) -
             await outbox.stop()
             await outbox.stop()
         with pytest.raises(OutboxError, match="not running"):
-            await outbox.put(make_click("late"))
+            await kept(outbox, make_click("late"))
 
     run(main())
     # A second loop, too.
@@ -195,49 +196,94 @@ def test_clicks_that_wait_together_are_committed_together(tmp_path: Path, monkey
     assert [size for size in sizes if size] == [100]
 
 
-def test_after_a_slow_commit_commits_are_made_in_a_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow disk blocks the loop once, and no more."""
-    threads: list[bool] = []
+def test_commits_are_made_in_the_loop_only_in_a_rush_and_while_they_are_quick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread costs readers time when there are very many, and saves it when the disk stalls."""
+    in_loop: list[bool] = []
+    delay = 0.0
     append = Journal.append
 
     def slow(self: Journal, entries: Any) -> None:
         entries = list(entries)
         if entries:
-            threads.append(threading.current_thread() is threading.main_thread())
-            time.sleep(0.03)
+            in_loop.append(threading.current_thread() is threading.main_thread())
+            time.sleep(delay)
         append(self, entries)
 
     monkeypatch.setattr(Journal, "append", slow)
+    monkeypatch.setattr("postbox_plugin.outbox.writer.RUSH_WINDOW", 10.0)
     log = Recorder()
 
     async def main() -> None:
+        nonlocal delay
         outbox = Outbox(tmp_path, [log.notifier], slow_commit=0.02)
         await outbox.start()
-        for event_id in ids(3):
-            await put(outbox, event_id)
-        await until(lambda: len(log.seen) == 3)
+        assert outbox._running is not None
+        writer = outbox._running.writer
+        await put(outbox, "calm")
+        writer._rush_until = writer._loop.time() + 10
+        await put(outbox, "rush")
+        delay = 0.03
+        await put(outbox, "slow")
+        await put(outbox, "after")
         await outbox.stop()
 
     run(main())
-    assert threads == [True, False, False]
+    assert in_loop == [False, True, True, False]
 
 
-def test_a_click_put_twice_is_journaled_once(tmp_path: Path) -> None:
-    """The event id tells clicks apart."""
+def test_a_rush_is_so_many_clicks_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While it lasts, delivery gives way; what it left is delivered after it."""
     log = Recorder()
-    log.fail = lambda event_id: PauseNotifier("wait")
 
     async def main() -> None:
         outbox = Outbox(tmp_path, [log.notifier])
         await outbox.start()
-        await put(outbox, "same", "same")
-        await put(outbox, "same", "other")
-        now = await status(outbox)
-        assert now.waiting + now.retrying == 2
+        assert outbox._running is not None
+        writer = outbox._running.writer
+        await put(outbox, "first")
+        assert not writer.in_a_rush
+        for start in range(0, 3000, 100):
+            await put(outbox, *(f"e{number}" for number in range(start, start + 100)))
+        assert writer.in_a_rush
+        assert len(log.seen) < 3001
+        await until(lambda: len(log.seen) == 3001)
+        await outbox.stop()
+        assert not writer.in_a_rush
+
+    run(main())
+
+
+def test_a_disk_that_stalls_holds_nothing_up_but_its_clicks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop goes on while a commit hangs; the clicks that came in meanwhile are committed after it."""
+    stalled = threading.Event()
+    append = Journal.append
+
+    def stall(self: Journal, entries: Any) -> None:
+        stalled.wait(10)
+        append(self, entries)
+
+    monkeypatch.setattr(Journal, "append", stall)
+    log = Recorder()
+
+    async def main() -> None:
+        outbox = Outbox(tmp_path, [log.notifier])
+        starting = asyncio.create_task(outbox.start())
+        stalled.set()
+        await starting
+        await put(outbox, "before")
+        stalled.clear()
+        waiting = asyncio.create_task(put(outbox, *ids(50)))
+        for _ in range(20):  # the loop is alive
+            await asyncio.sleep(0.005)
+        assert not waiting.done()
+        stalled.set()
+        await waiting
+        await until(lambda: len(log.seen) == 51)
         await outbox.stop()
 
     run(main())
-    assert rows(tmp_path) == 2
 
 
 def test_the_file_shrinks_after_a_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +295,7 @@ def test_the_file_shrinks_after_a_backlog(tmp_path: Path, monkeypatch: pytest.Mo
     async def main() -> None:
         outbox = Outbox(tmp_path, [Recorder().notifier])
         await outbox.start()
-        await asyncio.gather(*(outbox.put(make_click(event_id, url="x" * 3000)) for event_id in ids(500)))
+        await asyncio.gather(*(kept(outbox, make_click(event_id, url="x" * 3000)) for event_id in ids(500)))
         await until(lambda: file.stat().st_size > 1_000_000)
         await until(lambda: file.stat().st_size < 100_000)
         await outbox.stop()
@@ -827,7 +873,7 @@ def test_a_put_that_is_cancelled_is_journaled_all_the_same(tmp_path: Path) -> No
     async def main() -> None:
         outbox = Outbox(tmp_path, [log.notifier])
         await outbox.start()
-        task = asyncio.create_task(outbox.put(make_click("e")))
+        task = asyncio.create_task(kept(outbox, make_click("e")))
         await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -846,7 +892,7 @@ def test_only_so_many_clicks_wait_for_the_disk(tmp_path: Path, monkeypatch: pyte
     async def main() -> None:
         outbox = Outbox(tmp_path, [log.notifier])
         await outbox.start()
-        results = await asyncio.gather(*(outbox.put(make_click(one)) for one in ids(3)), return_exceptions=True)
+        results = await asyncio.gather(*(kept(outbox, make_click(one)) for one in ids(3)), return_exceptions=True)
         assert [type(one) for one in results] == [type(None), type(None), OutboxError]
         await until(lambda: len(log.seen) == 2)
         await outbox.stop()
@@ -874,10 +920,10 @@ def test_a_clock_that_was_put_back_does_not_put_retries_off(tmp_path: Path, monk
     run(main())
 
 
-def test_a_full_disk_is_an_error_and_then_the_outbox_recovers(tmp_path: Path) -> None:
-    """Puts that the disk refused raise; the next ones are kept, and nothing that was kept is lost."""
+def test_clicks_wait_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the disk refused stays in memory, in its order, and is on disk once there is room."""
+    monkeypatch.setattr("postbox_plugin.outbox.writer.RETRY", 0.05)
     log = Recorder()
-    log.fail = lambda event_id: PauseNotifier("down")
 
     async def main() -> None:
         outbox = Outbox(tmp_path, [log.notifier])
@@ -888,27 +934,26 @@ def test_a_full_disk_is_an_error_and_then_the_outbox_recovers(tmp_path: Path) ->
         connection = outbox._running.journal._open()
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
-        refused = await asyncio.gather(
-            *(outbox.put(make_click(event_id, url="x" * 3000)) for event_id in ids(20, "lost")), return_exceptions=True
+        waiting = asyncio.gather(
+            *(kept(outbox, make_click(event_id, url="x" * 3000)) for event_id in ids(20, "waiting"))
         )
-        assert {type(one) for one in refused} == {OutboxError}
-        assert "full" in str(refused[0])
-        assert "full" in outbox.error
+        await until(lambda: "full" in outbox.error)
+        assert outbox.waiting == 20
+        await waiting
+        assert (outbox.error, outbox.waiting) == ("", 0)
         await put(outbox, "after")
-        assert outbox.error == ""
-        log.fail = lambda event_id: None
-        await outbox.resume("log")
-        await until(lambda: len(log.seen) == 4)
+        await until(lambda: len(log.seen) == 24)
         await outbox.stop()
 
     run(main())
-    assert sorted(log.seen) == ["after", *ids(3)]
+    assert sorted(log.seen) == sorted((*ids(3), *ids(20, "waiting"), "after"))
 
 
-def test_while_the_file_cannot_be_opened_delivery_is_not_repeated_without_end(
+def test_while_the_file_cannot_be_opened_clicks_wait_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A disk that is gone for a while costs the puts of that while; abandoned ones go to the logger postbox.lost."""
+    """A disk that is gone for a while costs nothing but memory; a stop in that while gives the clicks back."""
+    monkeypatch.setattr("postbox_plugin.outbox.writer.RETRY", 0.05)
     log = Recorder()
     broken = False
     connect = schema.connect
@@ -926,29 +971,31 @@ def test_while_the_file_cannot_be_opened_delivery_is_not_repeated_without_end(
         await outbox.start()
         await put(outbox, *ids(3))
         await until(lambda: len(log.seen) == 3)
-        broken = True
         assert outbox._running is not None
+        broken = True
         outbox._running.journal._disconnect()
-        with pytest.raises(OutboxError, match="disk I/O error"):
-            await put(outbox, "refused")
-        task = asyncio.create_task(outbox.put(make_click("abandoned")))
-        await asyncio.sleep(0)
-        task.cancel()
-        await until(lambda: any(record.name == "postbox.lost" for record in caplog.records))
-        await asyncio.sleep(0.3)
+        early = asyncio.create_task(put(outbox, "early", "bird"))
+        await until(lambda: "disk I/O error" in outbox.error)
+        await asyncio.sleep(0.2)
+        assert not early.done()
         broken = False
-        await put(outbox, "after")
-        await until(lambda: "after" in log.seen)
+        await early
+        await until(lambda: {"early", "bird"} < set(log.seen))
+        broken = True
+        outbox._running.journal._disconnect()
+        late = asyncio.create_task(put(outbox, "late"))
+        await until(lambda: "disk I/O error" in outbox.error)
         await outbox.stop()
+        with pytest.raises(OutboxError, match="disk I/O error"):
+            await late
 
     run(main())
-    assert sorted(log.seen) == ["after", *ids(3)]
-    lost = [record for record in caplog.records if record.name == "postbox.lost"]
-    assert [Click.from_json(record.getMessage()).event_id for record in lost] == ["abandoned"]
-    # Once that it fails, once that it goes on.
+    assert sorted(log.seen) == ["bird", *ids(3), "early"]
+    # Once that it fails, once that it goes on, and again once that it fails.
     assert [record.levelno for record in caplog.records if "can" in record.message and "written" in record.message] == [
         logging.ERROR,
         logging.WARNING,
+        logging.ERROR,
     ]
 
 
@@ -975,7 +1022,7 @@ def test_a_damaged_file_is_set_aside(tmp_path: Path, damage: str, caplog: pytest
 
     async def _takes(outbox: Outbox, event_id: str) -> bool:
         try:
-            await outbox.put(make_click(event_id))
+            await kept(outbox, make_click(event_id))
         except OutboxError:
             return False
         return True
@@ -1001,7 +1048,7 @@ def test_a_click_that_is_no_clean_text_is_refused(tmp_path: Path) -> None:
         outbox = Outbox(tmp_path, [log.notifier])
         await outbox.start()
         results = await asyncio.gather(
-            outbox.put(make_click("bad", url="\udcff")), outbox.put(make_click("good")), return_exceptions=True
+            kept(outbox, make_click("bad", url="\udcff")), kept(outbox, make_click("good")), return_exceptions=True
         )
         assert [type(one) for one in results] == [OutboxError, type(None)]
         await until(lambda: log.seen == ["good"])
@@ -1036,7 +1083,7 @@ def test_logs_hold_nothing_of_a_click(tmp_path: Path, caplog: pytest.LogCaptureF
     async def main() -> None:
         outbox = Outbox(tmp_path, [log.notifier])
         await outbox.start()
-        await outbox.put(make_click("e", to="Reader <reader@secret.example>", url="https://secret.example/"))
+        await kept(outbox, make_click("e", to="Reader <reader@secret.example>", url="https://secret.example/"))
         await until(lambda: _is_dead(outbox))
         await outbox.stop()
 
@@ -1056,7 +1103,7 @@ def test_a_stop_delivers_what_waits_first(tmp_path: Path) -> None:
     async def run() -> None:
         outbox = Outbox(tmp_path, [Notifier("slow", click=take, concurrency=2)])
         await outbox.start()
-        await asyncio.gather(*(outbox.put(sample_click(f"{number}:0")) for number in range(100)))
+        await asyncio.gather(*(kept(outbox, sample_click(f"{number}:0")) for number in range(100)))
         await outbox.stop()
 
     asyncio.run(run())

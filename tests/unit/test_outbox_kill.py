@@ -45,7 +45,9 @@ async def flaky(click):
 async def reader(outbox, number):
     for count in itertools.count():
         event_id = f"{life}-{number}-{count}"
-        await outbox.put(msgspec.convert(RECORD | {"eventId": event_id}, Click))
+        kept = asyncio.get_running_loop().create_future()
+        outbox.put(msgspec.convert(RECORD | {"eventId": event_id}, Click), kept.set_result)
+        assert await kept is None
         os.write(acknowledged, event_id.encode() + b"\\n")
 
 async def main():
