@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +14,7 @@ from postbox_plugin.click import Click
 from postbox_plugin.errors import OutboxError
 from postbox_plugin.outbox import ledger
 from postbox_plugin.outbox.administration import check_purge
+from postbox_plugin.outbox.adoption import orphans, receive
 from postbox_plugin.outbox.control import ControlServer, Request
 from postbox_plugin.outbox.delivery import Courier
 from postbox_plugin.outbox.journal import Journal
@@ -105,7 +106,7 @@ class Outbox:
         for courier in couriers.values():
             courier.start()
         running = _Running(slot, journal, writer, control, couriers)
-        running.housekeeping = asyncio.create_task(self._keep_house(writer, couriers.values()))
+        running.housekeeping = asyncio.create_task(self._keep_house(running))
         return running
 
     async def stop(self) -> None:
@@ -228,14 +229,34 @@ class Outbox:
             case "purge":
                 return await self.purge(request.name, recipient=request.recipient, dead_only=request.dead_only)
 
-    async def _keep_house(self, writer: Writer, couriers: Iterable[Courier]) -> None:
+    async def _adopt(self, running: _Running) -> None:
+        """Take over what processes that are gone left behind."""
+        adopted = orphans(self._spool, running.slot.number, self._clock)
+        while (orphan := await asyncio.to_thread(next, adopted, None)) is not None:
+            moved, empty = 0, False
+            try:
+                await asyncio.to_thread(orphan.open)
+                while owed := await asyncio.to_thread(orphan.next):
+                    await running.writer.write(partial(receive, owed=owed))
+                    await asyncio.to_thread(orphan.forget, owed)
+                    moved += len(owed)
+                    for courier in running.couriers.values():
+                        courier.look()
+                empty = True
+            finally:
+                await asyncio.to_thread(orphan.close, remove=empty)
+            log.info("%s had no owner: its clicks (%d) were taken over, and it was removed", orphan.name, moved)
+
+    async def _keep_house(self, running: _Running) -> None:
+        writer, couriers = running.writer, running.couriers.values()
         while True:
             try:
                 await writer.write(Journal.drop_dead)
                 await writer.write(lambda journal: journal.hasten(LONGEST_WAIT))
                 for courier in couriers:
                     courier.look()
-            except OutboxError as error:
+                await self._adopt(running)
+            except (OutboxError, OSError) as error:
                 log.warning("housekeeping of the outbox failed, and is tried again in a minute: %s", error)
             await asyncio.sleep(HOUSEKEEPING)
             writer.tidy()
