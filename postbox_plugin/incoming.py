@@ -36,6 +36,7 @@ class ClickRecorder:
     """Makes clicks and hands them to the outbox.
 
     :ivar outbox: where clicks are kept; ``None`` while the ``Postbox`` is not running.
+    :ivar seen: how many clicks there have been.
     """
 
     def __init__(self, settings: Settings, plugins: PluginHost) -> None:
@@ -43,6 +44,7 @@ class ClickRecorder:
         self._plugins: Final = plugins
         self._deadlines: Final = _Deadlines(settings.journal_deadline)
         self.outbox: Outbox | None = None
+        self.seen = 0
 
     def record(
         self, link: OpenedLink, *, address: str, user_agent: str, headers: Mapping[str, str], then: Callable[[], None]
@@ -52,6 +54,7 @@ class ClickRecorder:
         :param then: called once: when the click is on disk, when that has taken ``journal_deadline`` seconds, or at
             once where it cannot be kept on disk now.
         """
+        self.seen += 1
         reader = _Reader(then)
         try:
             click = self._click(link, address, user_agent, headers)

@@ -223,6 +223,11 @@ class Postbox:
         """How many readers wait for their click to be on disk, at the moment."""
         return self._recorder.readers_waiting
 
+    @property
+    def clicks_seen(self) -> int:
+        """How many clicks were recorded since the program started."""
+        return self._recorder.seen
+
     def as_plugin(self, project: str = NAME) -> object:
         """A plugin for a framework's own pluggy manager: it implements ``postbox_rewrite``.
 

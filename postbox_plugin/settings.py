@@ -36,6 +36,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 Record = TypeVar("Record", bound=msgspec.Struct)
 
 
+MAX_WORKERS: Final = 256
+
+
 class ServeSettings(Checked, frozen=True, kw_only=True):
     """``[serve]``: what ``postbox serve`` listens on.
 
@@ -43,15 +46,20 @@ class ServeSettings(Checked, frozen=True, kw_only=True):
     :ivar https: ``host:port`` for https, or ``""`` for none; needs ``cert`` and ``key``.
     :ivar cert: the certificate chain, a PEM file.
     :ivar key: its private key, a PEM file.
+    :ivar workers: how many processes serve.
     """
 
     http: str = "127.0.0.1:8080"
     https: str = ""
     cert: str = ""
     key: str = ""
+    workers: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 1 <= self.workers <= MAX_WORKERS:
+            fix = "Write for example 2; one for each processor is the most that helps"
+            raise SettingsError("workers", f"{self.workers} is not from 1 to {MAX_WORKERS}", fix)
         for name in ("http", "https"):
             value = getattr(self, name)
             match = _LISTEN.fullmatch(value)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import logging
+from typing import Annotated
 
-from postbox_plugin.cli.options import Config, make_postbox
+import msgspec
+import typer
+
+from postbox_plugin.cli.options import Config, config_file, make_postbox
 
 __all__ = ["serve"]
 
 
-def serve(config: Config = None) -> None:
+def serve(
+    config: Config = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="N", min=1, help="How many processes; else what `serve` sets.")
+    ] = None,
+) -> None:
     """Answer tracking links, and deliver the clicks, until stopped.
 
     Listens where the table `serve` of the settings says; SIGTERM and SIGINT
@@ -18,11 +26,19 @@ def serve(config: Config = None) -> None:
 
     \b
     Example:
-      postbox serve --config /etc/postbox/postbox.toml
+      postbox serve --config /etc/postbox/postbox.toml --workers 2
     """
-    from postbox_plugin.service import serve as run  # noqa: PLC0415 - no other command needs Tornado
+    # No other command needs Tornado.
+    from postbox_plugin.service import log_to_stderr, serve_with_workers  # noqa: PLC0415
+    from postbox_plugin.service import serve as run  # noqa: PLC0415
 
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    asyncio.run(run(make_postbox(config)))
+    log_to_stderr()
+    postbox = make_postbox(config)
+    settings = postbox.settings
+    if workers is not None:
+        settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, workers=workers))
+    if settings.serve.workers == 1:
+        asyncio.run(run(postbox))
+    else:
+        path = config_file(config)
+        asyncio.run(serve_with_workers(settings, str(path.absolute()) if path else ""))

@@ -1,0 +1,85 @@
+"""The sockets that the service listens on, and the certificate it shows."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from tornado.netutil import bind_sockets
+
+from postbox_plugin.errors import SettingsError
+from postbox_plugin.settings import ServeSettings
+
+__all__ = ["Listening", "certificate", "inherited", "listen"]
+
+
+class Listening(NamedTuple):
+    """One address that is listened on.
+
+    :ivar scheme: ``http`` or ``https``.
+    :ivar host: the host as it was set.
+    :ivar sockets: what is bound to it: one for each address that the host has.
+    """
+
+    scheme: str
+    host: str
+    sockets: Sequence[socket.socket]
+
+    @property
+    def address(self) -> str:
+        """The address with the port that was bound, which may have been chosen by the system."""
+        return f"{self.scheme}://{self.host}:{self.sockets[0].getsockname()[1]}"
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for one in self.sockets:
+            one.close()
+
+
+def listen(settings: ServeSettings) -> list[Listening]:
+    """Bind the sockets that the settings name.
+
+    :raises SettingsError: if an address cannot be listened on.
+    """
+    bound: list[Listening] = []
+    for scheme, where in (("http", settings.http), ("https", settings.https)):
+        if not where:
+            continue
+        host, _, port = where.rpartition(":")
+        try:
+            sockets = bind_sockets(int(port), host.strip("[]"))
+        except OSError as error:
+            for one in bound:
+                one.close()
+            problem = f"cannot listen on {where} ({error.strerror or error})"
+            fix = "Choose an address of this machine and a free port"
+            raise SettingsError(f"serve.{scheme}", problem, fix) from error
+        bound.append(Listening(scheme, host, sockets))
+    return bound
+
+
+def inherited(scheme: str, host: str, descriptors: Sequence[int]) -> Listening:
+    """Sockets that the parent process bound.
+
+    :param descriptors: their file descriptors.
+    """
+    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    for one in sockets:
+        one.set_inheritable(False)
+    return Listening(scheme, host, sockets)
+
+
+def certificate(settings: ServeSettings) -> ssl.SSLContext:
+    """What https is served with.
+
+    :raises SettingsError: if the certificate or its key cannot be read.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(settings.cert, settings.key)
+    except (OSError, ssl.SSLError) as error:
+        problem = f"cannot use the certificate {settings.cert} with the key {settings.key} ({error.strerror or error})"
+        raise SettingsError("serve.cert", problem, "Name a certificate chain and its key, both PEM files") from error
+    return context

@@ -1,0 +1,17 @@
+"""Where the service's log goes."""
+
+from __future__ import annotations
+
+import logging
+
+__all__ = ["log_to_stderr"]
+
+
+def log_to_stderr(who: str = "") -> None:
+    """Send the log to standard error, where systemd and containers look for it.
+
+    :param who: named in each line, where there are several.
+    """
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
