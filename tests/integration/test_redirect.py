@@ -21,6 +21,13 @@ from postbox_plugin.outbox.journal import Journal
 from postbox_plugin.redirect import routes
 from postbox_plugin.testing import RecordingNotifier
 
+
+@pytest.fixture(autouse=True)
+def _clicks_of_people(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These tests click sooner than any person."""
+    monkeypatch.setenv("POSTBOX_DISABLED_PLUGINS", "machines")
+
+
 MAIL = Mail(sender="Shop <shop@example.com>", recipient="reader@example.com", subject="Order shipped")
 
 
