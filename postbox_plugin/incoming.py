@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from postbox_plugin.click import Click, ClickDetail, ClickedMail, CommonHeaders, Tracking, timestamp
+from postbox_plugin.counts import Counts
 from postbox_plugin.errors import OutboxError
 from postbox_plugin.mail import OpenedLink
 from postbox_plugin.plugins import PluginHost
@@ -36,15 +37,14 @@ class ClickRecorder:
     """Makes clicks and hands them to the outbox.
 
     :ivar outbox: where clicks are kept; ``None`` while the ``Postbox`` is not running.
-    :ivar seen: how many clicks there have been.
     """
 
-    def __init__(self, settings: Settings, plugins: PluginHost) -> None:
+    def __init__(self, settings: Settings, plugins: PluginHost, counts: Counts) -> None:
         self._settings: Final = settings
         self._plugins: Final = plugins
+        self._counts: Final = counts
         self._deadlines: Final = _Deadlines(settings.journal_deadline)
         self.outbox: Outbox | None = None
-        self.seen = 0
 
     def record(
         self, link: OpenedLink, *, address: str, user_agent: str, headers: Mapping[str, str], then: Callable[[], None]
@@ -54,12 +54,11 @@ class ClickRecorder:
         :param then: called once: when the click is on disk, when that has taken ``journal_deadline`` seconds, or at
             once where it cannot be kept on disk now.
         """
-        self.seen += 1
         reader = _Reader(then)
         try:
             click = self._click(link, address, user_agent, headers)
             if self.outbox is None:
-                _lose(click, "the Postbox is not running: wrap the server in `async with postbox.running()`")
+                self._lose(click, "the Postbox is not running: wrap the server in `async with postbox.running()`")
             else:
                 self._keep(self.outbox, click, reader)
                 return
@@ -71,7 +70,7 @@ class ClickRecorder:
         def done(error: OutboxError | None) -> None:
             # Whether or not somebody still waits for it, a click that could not be written must not vanish.
             if error is not None:
-                _lose(click, str(error))
+                self._lose(click, str(error))
             reader.go_on()
 
         try:
@@ -83,6 +82,12 @@ class ClickRecorder:
                 reader.go_on()
             else:
                 self._deadlines.add(reader)
+
+    def _lose(self, click: Click, reason: str) -> None:
+        """The last resort, and the one place where a log holds personal data."""
+        self._counts.lost += 1
+        _lost.error("%s", click.to_json().decode(), extra={"reason": reason})
+        _log.error("a click could not be kept and went to the logger postbox.lost: %s", reason)
 
     @property
     def readers_waiting(self) -> int:
@@ -117,6 +122,7 @@ class ClickRecorder:
             tracking=Tracking(link_index=link.index),
         )
         verdict = self._plugins.classify(click, headers)
+        self._counts.clicks[verdict.verdict] += 1
         level = stricter(self._settings.privacy, link.privacy)
         return msgspec.structs.replace(
             click,
@@ -188,12 +194,6 @@ class _Deadlines:
         self._watching = bool(readers)
         if readers:
             loop.call_at(readers[0][0], self._check)
-
-
-def _lose(click: Click, reason: str) -> None:
-    """The last resort, and the one place where a log holds personal data."""
-    _lost.error("%s", click.to_json().decode(), extra={"reason": reason})
-    _log.error("a click could not be kept and went to the logger postbox.lost: %s", reason)
 
 
 def _new_event_id() -> str:

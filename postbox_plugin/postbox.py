@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 from postbox_plugin.bridge import bridge
 from postbox_plugin.config import load
+from postbox_plugin.counts import Counts
 from postbox_plugin.errors import InvalidToken
 from postbox_plugin.hookspecs import NAME
 from postbox_plugin.incoming import ClickRecorder
@@ -52,7 +53,8 @@ class Postbox:
         self._ring: Final = KeyRing(settings.keys)
         self._plugins: Final = PluginHost(plugins, settings.notify, strict=settings.strict, source=source)
         self._rewriter: Final = Rewriter(settings, self._ring, self._plugins)
-        self._recorder: Final = ClickRecorder(settings, self._plugins)
+        self.counts: Final = Counts()
+        self._recorder: Final = ClickRecorder(settings, self._plugins, self.counts)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], plugins: Iterable[object] = ()) -> Self:
@@ -183,7 +185,7 @@ class Postbox:
             logging.getLogger("postbox.redirect").warning(
                 "there is no notifier: readers are redirected, but their clicks are kept for nobody"
             )
-        outbox = Outbox(Path(self.settings.spool), notifiers, stop_limit=self.settings.stop_limit)
+        outbox = Outbox(Path(self.settings.spool), notifiers, stop_limit=self.settings.stop_limit, counts=self.counts)
         async with self._plugins.running():
             await outbox.start()
             self._recorder.outbox = outbox
@@ -225,8 +227,8 @@ class Postbox:
 
     @property
     def clicks_seen(self) -> int:
-        """How many clicks were recorded since the program started."""
-        return self._recorder.seen
+        """How many clicks there have been since the program started."""
+        return self.counts.clicks.total()
 
     def as_plugin(self, project: str = NAME) -> object:
         """A plugin for a framework's own pluggy manager: it implements ``postbox_rewrite``.

@@ -60,13 +60,14 @@ class _Redirect:
 
     def __call__(self, request: HTTPServerRequest) -> None:
         if request.method not in ("GET", "HEAD"):
-            _respond(request, 405, {"Allow": "GET, HEAD"})
+            self._respond(request, 405, {"Allow": "GET, HEAD"})
             return
         try:
             link = self._postbox.open(request.path)
             target = location(link.url)
         except InvalidToken as error:
             if error.key_id:
+                self._postbox.counts.unknown_keys += 1
                 _log.warning(
                     "a link was sealed with key %s, which is not in the ring: do sender and service share their keys?",
                     error.key_id,
@@ -77,7 +78,7 @@ class _Redirect:
             self._refuse(request)
         else:
             if request.method == "HEAD":
-                _redirect(request, target)
+                self._redirect(request, target)
                 return
             headers = request.headers
             self._postbox.record_then(
@@ -87,11 +88,28 @@ class _Redirect:
                 ),
                 user_agent=headers.get("User-Agent", ""),
                 headers=headers,
-                then=partial(_redirect, request, target),
+                then=partial(self._redirect, request, target),
             )
 
     def _refuse(self, request: HTTPServerRequest) -> None:
-        _respond(request, 404, {"Content-Type": "text/html; charset=utf-8"}, self._not_found)
+        self._respond(request, 404, {"Content-Type": "text/html; charset=utf-8"}, self._not_found)
+
+    def _redirect(self, request: HTTPServerRequest, target: str) -> None:
+        self._respond(request, 302, {"Location": target, "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"})
+
+    def _respond(self, request: HTTPServerRequest, status: int, headers: dict[str, str], body: bytes = b"") -> None:
+        self._postbox.counts.responses[status] += 1
+        connection = request.connection
+        assert connection is not None
+        fields = HTTPHeaders(headers)
+        fields["Cache-Control"] = "no-store"
+        fields["Content-Length"] = str(len(body))
+        fields["Date"] = format_timestamp(time.time())
+        content = b"" if request.method == "HEAD" else body
+        connection.write_headers(ResponseStartLine("", status, _PHRASES[status]), fields, content)
+        connection.finish()
+        # Neither the path, which is the token, nor the query.
+        _access.info("%d %s %.2fms", status, request.method, 1000 * request.request_time())
 
 
 def _peer(request: HTTPServerRequest) -> str:
@@ -100,24 +118,6 @@ def _peer(request: HTTPServerRequest) -> str:
     """
     address = getattr(getattr(request.connection, "context", None), "address", None)
     return str(address[0]) if isinstance(address, tuple) and address else str(request.remote_ip)
-
-
-def _redirect(request: HTTPServerRequest, target: str) -> None:
-    _respond(request, 302, {"Location": target, "Referrer-Policy": "no-referrer", "X-Robots-Tag": "noindex"})
-
-
-def _respond(request: HTTPServerRequest, status: int, headers: dict[str, str], body: bytes = b"") -> None:
-    connection = request.connection
-    assert connection is not None
-    fields = HTTPHeaders(headers)
-    fields["Cache-Control"] = "no-store"
-    fields["Content-Length"] = str(len(body))
-    fields["Date"] = format_timestamp(time.time())
-    content = b"" if request.method == "HEAD" else body
-    connection.write_headers(ResponseStartLine("", status, _PHRASES[status]), fields, content)
-    connection.finish()
-    # Neither the path, which is the token, nor the query.
-    _access.info("%d %s %.2fms", status, request.method, 1000 * request.request_time())
 
 
 def _not_found_page(home_url: str) -> bytes:

@@ -47,6 +47,7 @@ class ServeSettings(Checked, frozen=True, kw_only=True):
     :ivar cert: the certificate chain, a PEM file.
     :ivar key: its private key, a PEM file.
     :ivar workers: how many processes serve.
+    :ivar admin: ``host:port`` for ``/healthz`` and ``/metrics``, or ``""`` for none. Keep it from the public.
     """
 
     http: str = "127.0.0.1:8080"
@@ -54,13 +55,14 @@ class ServeSettings(Checked, frozen=True, kw_only=True):
     cert: str = ""
     key: str = ""
     workers: int = 1
+    admin: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 1 <= self.workers <= MAX_WORKERS:
             fix = "Write for example 2; one for each processor is the most that helps"
             raise SettingsError("workers", f"{self.workers} is not from 1 to {MAX_WORKERS}", fix)
-        for name in ("http", "https"):
+        for name in ("http", "https", "admin"):
             value = getattr(self, name)
             match = _LISTEN.fullmatch(value)
             if value and (match is None or int(match[2]) > 65535):

@@ -29,7 +29,7 @@ LONGEST_PATH: Final = 100
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """One question or order; the fields are those of :class:`.administration.Administration`'s methods."""
 
-    do: Literal["status", "list", "retry", "resume", "purge"]
+    do: Literal["status", "health", "list", "retry", "resume", "purge"]
     name: str | None = None
     recipient: str | None = None
     dead_only: bool = False
@@ -96,19 +96,20 @@ class ControlServer:
             return _Answer(error=str(error))
 
 
-def ask(path: Path, request: Request, kind: Any) -> Any:
+def ask(path: Path, request: Request, kind: Any, *, timeout: float = ANSWER_TIMEOUT) -> Any:
     """Ask the service behind a socket, and wait for the answer.
 
     :param kind: the type of the answer.
+    :param timeout: the most seconds to wait for it.
     :raises OutboxError: if the service says no, or stops before it has answered.
     :raises ConnectionError: if no service listens.
     :raises FileNotFoundError: if there is no socket.
     """
     with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as sock:
-        sock.settimeout(ANSWER_TIMEOUT)
+        sock.settimeout(timeout)
         with _short(path) as address:
             sock.connect(address)
-        deadline = time.monotonic() + ANSWER_TIMEOUT
+        deadline = time.monotonic() + timeout
         try:
             sock.sendall(msgspec.json.encode(request) + b"\n")
             line = b""

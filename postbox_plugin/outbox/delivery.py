@@ -11,6 +11,7 @@ from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postbox_plugin.click import Click
+from postbox_plugin.counts import Counts
 from postbox_plugin.errors import OutboxError, PauseNotifier, RetryLater
 from postbox_plugin.outbox.progress import Job, Progress, Span
 from postbox_plugin.outbox.records import Changes, Row, Stored
@@ -56,6 +57,7 @@ class Courier:
     :param writer: the door to the journal.
     :param journal: the journal, for what it knows without being asked: its newest id and its serial.
     :param clock: the time, in seconds since 1970.
+    :param counts: where deliveries are counted.
     :param chance: a number from 0 to 1, for jitter.
     """
 
@@ -66,12 +68,14 @@ class Courier:
         journal: Journal,
         *,
         clock: Callable[[], float],
+        counts: Counts,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.notifier: Final = notifier
         self._writer = writer
         self._journal = journal
         self._clock = clock
+        self._counts = counts
         self._chance = chance
         self._breaker = Breaker(chance)
         self._progress = Progress(notifier.name)
@@ -367,6 +371,7 @@ class Courier:
             self._again(job, error, after)
         else:
             self._progress.settled(job)
+            self._counts.deliveries[self.notifier.name, "delivered"] += 1
             if self._breaker.opened:
                 log.info("notifier %s takes clicks again", self.notifier.name)
                 self.wake()
@@ -375,6 +380,7 @@ class Courier:
     def _again(self, job: Job, error: Exception, after: float) -> None:
         now = self._clock()
         self._note(error)
+        self._counts.deliveries[self.notifier.name, "failed"] += 1
         job.tries += 1
         job.first = now if job.first is None else job.first
         due = next_try(now, job.first, job.tries, retry_for=self.notifier.retry_for, after=after, chance=self._chance)
@@ -390,6 +396,7 @@ class Courier:
 
     def _bury(self, job: Job, error: Exception) -> None:
         now = self._clock()
+        self._counts.deliveries[self.notifier.name, "dead"] += 1
         log.warning("notifier %s: a click is given up: %s", self.notifier.name, describe(error))
         self._progress.failed(job, Row("dead", job.tries, job.first, now + KEEP_DEAD, describe(error)))
 

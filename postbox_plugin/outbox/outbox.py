@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from postbox_plugin.click import Click
+from postbox_plugin.counts import Counts
 from postbox_plugin.errors import OutboxError
 from postbox_plugin.outbox import ledger
 from postbox_plugin.outbox.administration import check_purge
@@ -18,7 +19,7 @@ from postbox_plugin.outbox.adoption import orphans, receive
 from postbox_plugin.outbox.control import ControlServer, Request
 from postbox_plugin.outbox.delivery import Courier
 from postbox_plugin.outbox.journal import Journal
-from postbox_plugin.outbox.records import Entry, Listed, NotifierStatus, recipients_of
+from postbox_plugin.outbox.records import Entry, Health, Listed, NotifierStatus, recipients_of
 from postbox_plugin.outbox.retry import LONGEST_WAIT
 from postbox_plugin.outbox.slot import Slot, take_slot
 from postbox_plugin.outbox.writer import Done, Writer
@@ -42,6 +43,7 @@ class Outbox:
     :param stop_limit: seconds that calls in flight get to end in :meth:`stop`.
     :param slow_commit: a commit that took longer, in seconds, makes those after it go to a thread.
     :param clock: the time, in seconds since 1970.
+    :param counts: where commits and deliveries are counted.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class Outbox:
         stop_limit: float = 10.0,
         slow_commit: float = SLOW_COMMIT,
         clock: Callable[[], float] = time.time,
+        counts: Counts | None = None,
     ) -> None:
+        self._counts = counts or Counts()
         self._spool = spool
         self._notifiers = tuple(notifiers)
         self._stop_limit = stop_limit
@@ -98,11 +102,11 @@ class Outbox:
             for courier in couriers.values():
                 courier.wake()
 
-        writer = Writer(journal, slow=self._slow_commit, on_commit=wake)
+        writer = Writer(journal, slow=self._slow_commit, on_commit=wake, counts=self._counts)
         control = ControlServer(slot.socket, self._answer)
         await control.start()
         for notifier in self._notifiers:
-            couriers[notifier.name] = Courier(notifier, writer, journal, clock=self._clock)
+            couriers[notifier.name] = Courier(notifier, writer, journal, clock=self._clock, counts=self._counts)
         for courier in couriers.values():
             courier.start()
         running = _Running(slot, journal, writer, control, couriers)
@@ -165,6 +169,21 @@ class Outbox:
         running.writer.settle(now=True)
         return await running.writer.read(lambda journal: ledger.status(journal, self._clock()))
 
+    async def health(self) -> Health:
+        """How this process is doing."""
+        running = self._live()
+        try:
+            notifiers = await self.status()
+        except OutboxError:  # what is wrong is in `error`
+            notifiers = []
+        return Health(
+            slot=running.slot.number,
+            error=self.error,
+            waiting=self.waiting,
+            counts=self._counts.snapshot(),
+            notifiers=notifiers,
+        )
+
     async def list(self, name: str | None = None, *, limit: int = 100) -> Sequence[Listed]:
         """See :meth:`.administration.Administration.list`; of this process alone."""
         running = self._live()
@@ -220,6 +239,8 @@ class Outbox:
         match request.do:
             case "status":
                 return await self.status()
+            case "health":
+                return await self.health()
             case "list":
                 return await self.list(request.name, limit=request.limit)
             case "retry":

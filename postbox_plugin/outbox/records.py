@@ -7,8 +7,9 @@ from typing import Final, Literal, NamedTuple
 import msgspec
 
 from postbox_plugin.click import Click
+from postbox_plugin.counts import Snapshot
 
-__all__ = ["OPEN", "Changes", "Entry", "Listed", "NotifierStatus", "Row", "Stored", "recipients_of"]
+__all__ = ["OPEN", "Changes", "Entry", "Health", "Listed", "NotifierStatus", "Row", "Stored", "recipients_of"]
 
 OPEN: Final = 2**63 - 1
 """The end of the span that new clicks belong to."""
@@ -59,6 +60,23 @@ class Changes(msgspec.Struct, frozen=True, kw_only=True):
     rows: dict[int, Row | None]
     paused: str | None
     error: tuple[str, float] | None
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """How one process is doing.
+
+    :ivar slot: the number of its outbox file.
+    :ivar error: why nothing can be written at the moment; ``""`` where all is well.
+    :ivar waiting: clicks that wait in memory for the disk.
+    :ivar counts: what it has counted since its start.
+    :ivar notifiers: how each notifier is doing; none where the journal cannot be read.
+    """
+
+    slot: int
+    error: str
+    waiting: int
+    counts: Snapshot
+    notifiers: list[NotifierStatus]
 
 
 class NotifierStatus(msgspec.Struct, frozen=True, kw_only=True):

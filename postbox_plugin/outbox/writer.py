@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, Protocol, TypeVar
 
+from postbox_plugin.counts import Counts
 from postbox_plugin.errors import OutboxError
 from postbox_plugin.outbox.journal import Journal
 from postbox_plugin.outbox.records import Changes, Entry
@@ -125,10 +126,12 @@ class Writer:
     :param journal: the journal.
     :param slow: a commit that took longer, in seconds, makes those after it go to a thread.
     :param on_commit: called in the loop after each commit that brought clicks.
+    :param counts: where commits are counted.
     :ivar error: why nothing can be written at the moment; ``""`` where all is well.
     """
 
-    def __init__(self, journal: Journal, *, slow: float, on_commit: Callable[[], None]) -> None:
+    def __init__(self, journal: Journal, *, slow: float, on_commit: Callable[[], None], counts: Counts) -> None:
+        self._counts = counts
         self._journal = journal
         self._slow = slow
         self._on_commit = on_commit
@@ -320,6 +323,9 @@ class Writer:
             self._schedule()
 
     def _count(self, batch: _Batch) -> None:
+        if batch.puts and batch.error is None:
+            self._counts.commit_clicks.add(len(batch.puts))
+            self._counts.commit_seconds.add(batch.seconds)
         now = self._loop.time()
         self._arrived += len(batch.puts)
         if now - self._counted_from < RUSH_WINDOW:

@@ -12,7 +12,7 @@ from tornado.netutil import bind_sockets
 from postbox_plugin.errors import SettingsError
 from postbox_plugin.settings import ServeSettings
 
-__all__ = ["Listening", "certificate", "inherited", "listen"]
+__all__ = ["Listening", "bind", "certificate", "inherited", "listen"]
 
 
 class Listening(NamedTuple):
@@ -45,19 +45,30 @@ def listen(settings: ServeSettings) -> list[Listening]:
     """
     bound: list[Listening] = []
     for scheme, where in (("http", settings.http), ("https", settings.https)):
-        if not where:
-            continue
-        host, _, port = where.rpartition(":")
-        try:
-            sockets = bind_sockets(int(port), host.strip("[]"))
-        except OSError as error:
-            for one in bound:
-                one.close()
-            problem = f"cannot listen on {where} ({error.strerror or error})"
-            fix = "Choose an address of this machine and a free port"
-            raise SettingsError(f"serve.{scheme}", problem, fix) from error
-        bound.append(Listening(scheme, host, sockets))
+        if where:
+            try:
+                bound.append(bind(scheme, where, scheme))
+            except SettingsError:
+                for one in bound:
+                    one.close()
+                raise
     return bound
+
+
+def bind(scheme: str, where: str, setting: str) -> Listening:
+    """Bind the sockets of one address.
+
+    :param where: ``host:port``.
+    :param setting: the setting in ``[serve]`` that says so.
+    :raises SettingsError: if it cannot be listened on.
+    """
+    host, _, port = where.rpartition(":")
+    try:
+        return Listening(scheme, host, bind_sockets(int(port), host.strip("[]")))
+    except OSError as error:
+        problem = f"cannot listen on {where} ({error.strerror or error})"
+        fix = "Choose an address of this machine and a free port"
+        raise SettingsError(f"serve.{setting}", problem, fix) from error
 
 
 def inherited(scheme: str, host: str, descriptors: Sequence[int]) -> Listening:

@@ -13,6 +13,7 @@ from tornado.web import Application
 
 from postbox_plugin.postbox import Postbox
 from postbox_plugin.redirect import routes
+from postbox_plugin.service.admin import Admin
 from postbox_plugin.service.listening import Listening, certificate, listen
 
 __all__ = ["serve"]
@@ -50,6 +51,7 @@ async def serve(
     loop = asyncio.get_running_loop()
     bound = listen(settings) if listening is None else listening
     tls = certificate(settings) if settings.https else None
+    admin = Admin(postbox.settings) if listening is None else None  # several have one, their parent's
     application = Application([*routes(postbox)])
     servers: list[HTTPServer] = []
     try:
@@ -67,6 +69,8 @@ async def serve(
                     servers.append(server)
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.add_signal_handler(number, stop.set)
+                if admin is not None:
+                    admin.start()
                 addresses = [one.address for one in bound]
                 _log.info("listening on %s", ", ".join(addresses))
                 if ready is not None:
@@ -78,6 +82,8 @@ async def serve(
                     loop.remove_signal_handler(number)
                 await _close(servers, postbox)
     finally:
+        if admin is not None:
+            await admin.stop()
         for one in bound:
             one.close()
 

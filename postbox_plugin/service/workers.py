@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from postbox_plugin.errors import PostboxError
+from postbox_plugin.service.admin import Admin
 from postbox_plugin.service.listening import Listening, certificate, listen
 from postbox_plugin.settings import Settings
 
@@ -62,13 +63,16 @@ async def serve_with_workers(
     if settings.serve.https:
         certificate(settings.serve)  # better one error here than one from each worker
     listening = listen(settings.serve)
+    admin = Admin(settings)
     supervisor = _Supervisor(settings, config, listening)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)
     try:
+        admin.start()
         await supervisor.run(ready)
     finally:
+        await admin.stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         for one in listening:

@@ -212,7 +212,7 @@ def test_while_the_disk_fails_no_reader_waits(
             outbox: Any = postbox._recorder.outbox
             monkeypatch.setattr(Journal, "append", failing)
             first = asyncio.create_task(get(link(postbox)))
-            while not outbox.error:  # noqa: ASYNC110 - there is no event to wait for
+            while not outbox.error:
                 await asyncio.sleep(0.005)
             assert (await get(link(postbox))).code == 302
             assert not first.done()

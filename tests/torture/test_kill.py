@@ -170,7 +170,7 @@ def test_what_was_answered_is_notified_however_often_it_is_killed(tmp_path: Path
         await service.start()
         administration = Administration(tmp_path / "spool")
         async with asyncio.timeout(60):
-            while any(one.waiting or one.retrying for one in await asyncio.to_thread(administration.status)):  # noqa: ASYNC110
+            while any(one.waiting or one.retrying for one in await asyncio.to_thread(administration.status)):
                 await asyncio.sleep(0.1)
         assert await service.stop() == 0
         found = notified(service)

@@ -37,7 +37,7 @@ class Recorder:
 async def until(condition: object, seconds: float = 10) -> None:
     assert callable(condition)
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - there is no event to wait for
+        while not condition():
             await asyncio.sleep(0.01)
 
 
