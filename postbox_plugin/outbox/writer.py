@@ -138,6 +138,7 @@ class Writer:
         self._sources: list[Source] = []
         self._puts: deque[tuple[Entry, Done]] = deque()
         self._put_bytes = 0
+        self._being_written = 0
         self._held = False
         self._last_chance = False
         self._arrived = 0
@@ -171,7 +172,7 @@ class Writer:
     @property
     def waiting(self) -> int:
         """How many clicks wait in memory for the disk."""
-        return len(self._puts)
+        return len(self._puts) + self._being_written
 
     @property
     def in_a_rush(self) -> bool:
@@ -288,6 +289,7 @@ class Writer:
         while self._puts and len(batch.puts) < BATCH and not self._held:
             batch.puts.append(self._puts.popleft())
         self._put_bytes -= sum(len(entry.body) for entry, _ in batch.puts)
+        self._being_written = len(batch.puts)
         batch.writes, self._writes = self._writes, []
         batch.reads, self._reads = self._reads, []
         batch.housekeeping, self._sweep_now = self._sweep_now, False
@@ -299,6 +301,7 @@ class Writer:
     def _finish(self, batch: _Batch) -> None:
         if batch.seconds > self._slow:
             self._threaded_until = self._loop.time() + CALM
+        self._being_written = 0
         self._count(batch)
         self._note(batch)
         if batch.error is not None and not self._last_chance and _may_pass(batch.error):

@@ -18,6 +18,9 @@ import pytest
 from sinks import running_sink
 
 from postbox_hooks.notify.log import LogNotifier
+from postbox_hooks.notify.nats import NatsNotifier
+from postbox_hooks.notify.rabbitmq import RabbitMQNotifier
+from postbox_hooks.notify.redis import RedisNotifier
 from postbox_hooks.notify.webhook import WebhookNotifier
 from postbox_plugin import Click, hookspecs, new_key
 from postbox_plugin.settings import NotifySettings, ServeSettings, Settings, from_mapping
@@ -130,7 +133,16 @@ def test_the_settings_table_is_the_code_s() -> None:
         assert written == (list(real[name]) if isinstance(real[name], tuple) else real[name]), name
 
 
-@pytest.mark.parametrize(("name", "notifier"), [("log", LogNotifier), ("webhook", WebhookNotifier)])
+@pytest.mark.parametrize(
+    ("name", "notifier"),
+    [
+        ("log", LogNotifier),
+        ("webhook", WebhookNotifier),
+        ("redis", RedisNotifier),
+        ("rabbitmq", RabbitMQNotifier),
+        ("nats", NatsNotifier),
+    ],
+)
 def test_the_options_of_notifiers_are_the_code_s(name: str, notifier: type) -> None:
     """Every option of a shipped notifier stands in its table, and nothing else does."""
     options = inspect.signature(notifier).parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pytest
@@ -17,8 +17,12 @@ MODULES = [
     "postbox_plugin.errors",
     "postbox_plugin.redirect",
     "postbox_plugin.testing",
+    "postbox_hooks.machines",
     "postbox_hooks.mail.smtplib",
     "postbox_hooks.notify.log",
+    "postbox_hooks.notify.nats",
+    "postbox_hooks.notify.rabbitmq",
+    "postbox_hooks.notify.redis",
     "postbox_hooks.notify.webhook",
 ]
 
@@ -34,7 +38,8 @@ def public() -> Iterator[tuple[str, Any]]:
             if inspect.isclass(value):
                 for method, function in vars(value).items():
                     # What implements a hook is documented by its specification.
-                    if not method.startswith(("_", "postbox_")) and inspect.isfunction(
+                    # What pytest collects has fixtures for arguments.
+                    if not method.startswith(("_", "postbox_", "test_")) and inspect.isfunction(
                         inspect.unwrap(getattr(value, method))
                     ):
                         yield f"{module}.{name}.{method}", function
@@ -47,7 +52,7 @@ def test_what_is_public_is_documented(name: str, value: Any) -> None:
     assert value.__doc__, name
     if inspect.isclass(value) and issubclass(value, msgspec.Struct):
         wanted = [(field.name, "ivar") for field in msgspec.structs.fields(value) if field.name != "event_type"]
-    elif inspect.isclass(value) and "__init__" not in vars(value):
+    elif inspect.isclass(value) and ("__init__" not in vars(value) or Protocol in value.__bases__):
         wanted = []
     else:
         # A classmethod and a context manager are documented where they are written.

@@ -1,4 +1,4 @@
-"""For authors of plugins and adapters: sample mails and clicks, and a notifier that remembers."""
+"""Sample mails and clicks, and a notifier that remembers."""
 
 from __future__ import annotations
 
