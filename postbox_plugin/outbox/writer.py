@@ -347,6 +347,7 @@ class Writer:
         elif self.error and (batch.puts or batch.changes or batch.writes):
             log.warning("the outbox can be written again")
             self.error = ""
+            self._let_go()
 
     def _hold(self, puts: list[tuple[Entry, Done]]) -> None:
         """Keep clicks for another try."""

@@ -50,11 +50,13 @@ async def serve(
     stop = stopping or asyncio.Event()
     loop = asyncio.get_running_loop()
     bound = listen(settings) if listening is None else listening
-    tls = certificate(settings) if settings.https else None
-    admin = Admin(postbox.settings) if listening is None else None  # several have one, their parent's
     application = Application([*routes(postbox)])
     servers: list[HTTPServer] = []
+    admin = None
     try:
+        tls = certificate(settings) if settings.https else None
+        if listening is None:  # several processes have one, their parent's
+            admin = Admin(postbox.settings)
         async with postbox.running():
             try:
                 for one in bound:

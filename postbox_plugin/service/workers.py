@@ -63,18 +63,20 @@ async def serve_with_workers(
     if settings.serve.https:
         certificate(settings.serve)  # better one error here than one from each worker
     listening = listen(settings.serve)
-    admin = Admin(settings)
-    supervisor = _Supervisor(settings, config, listening)
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, supervisor.stop)
+    admin = None
     try:
+        admin = Admin(settings)
+        supervisor = _Supervisor(settings, config, listening)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, supervisor.stop)
         admin.start()
         await supervisor.run(ready)
     finally:
-        await admin.stop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
+        if admin is not None:
+            await admin.stop()
         for one in listening:
             one.close()
 
