@@ -110,6 +110,9 @@ if PATHS:
         postbox = installation()
         check_sent(raw, postbox.before_send(raw, recipients=["one@example.com"]), postbox)
         for policy in POLICIES[:2]:
-            message = email.message_from_bytes(raw, policy=policy)
+            try:
+                message = email.message_from_bytes(raw, policy=policy)
+            except IndexError:
+                continue  # the standard library cannot read `name*` without a value: there is no object to send
             sent = postbox.before_send(message, recipients=["one@example.com"])
             assert (sent is message) == ("X-Postbox-Message-Id" not in sent)
