@@ -238,10 +238,14 @@ class Journal:
 
     def settle(self, changes: Changes) -> None:
         """Write what became of clicks that a notifier was given. Within a transaction."""
-        if changes.serial != self.serial:
-            return
         connection = self._open()
         name = changes.name
+        if changes.paused is not None:
+            connection.execute("UPDATE notifier SET paused = ? WHERE name = ?", (changes.paused, name))
+        if changes.error is not None:
+            connection.execute("UPDATE notifier SET error = ?, error_at = ? WHERE name = ?", (*changes.error, name))
+        if changes.serial != self.serial:  # its ids are those of another file, or of none yet: it has not started
+            return
         moved = [
             (old, start)
             for end, start in changes.spans.items()
@@ -271,10 +275,6 @@ class Journal:
             self.release(old, start)
         for click in gone:
             self.release(click, click + 1)
-        if changes.paused is not None:
-            connection.execute("UPDATE notifier SET paused = ? WHERE name = ?", (changes.paused, name))
-        if changes.error is not None:
-            connection.execute("UPDATE notifier SET error = ?, error_at = ? WHERE name = ?", (*changes.error, name))
 
     # Housekeeping
 
