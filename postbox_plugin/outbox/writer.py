@@ -303,10 +303,15 @@ class Writer:
             self._threaded_until = self._loop.time() + CALM
         self._being_written = 0
         self._count(batch)
-        self._note(batch)
-        if batch.error is not None and not self._last_chance and _may_pass(batch.error):
-            self._hold(batch.puts)
+        if batch.error is not None and batch.writes and not _may_pass(batch.error):
+            # It was a command that failed, and nothing is said of the clicks that shared the transaction.
+            self._keep(batch.puts)
+        elif batch.error is not None and _may_pass(batch.error) and not self._last_chance:
+            self._note(batch)
+            self._keep(batch.puts)
+            self._hold()
         else:
+            self._note(batch)
             for _, done in batch.puts:
                 done(batch.error)
         for source, changes in batch.changes:
@@ -349,10 +354,13 @@ class Writer:
             self.error = ""
             self._let_go()
 
-    def _hold(self, puts: list[tuple[Entry, Done]]) -> None:
+    def _keep(self, puts: list[tuple[Entry, Done]]) -> None:
         """Keep clicks for another try."""
         self._puts.extendleft(reversed(puts))
         self._put_bytes += sum(len(entry.body) for entry, _ in puts)
+
+    def _hold(self) -> None:
+        """Let the disk alone for a moment."""
         if not self._held:
             self._held = True
             self._loop.call_later(RETRY, self._let_go)

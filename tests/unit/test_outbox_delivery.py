@@ -949,6 +949,29 @@ def test_clicks_wait_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(log.seen) == sorted((*ids(3), *ids(20, "waiting"), "after"))
 
 
+def test_a_command_that_fails_takes_no_click_with_it(tmp_path: Path) -> None:
+    """Both share a transaction; the click is written in the next."""
+    log = Recorder()
+
+    def fails(journal: Journal) -> None:
+        raise OutboxError("there is no such notifier")
+
+    async def main() -> None:
+        outbox = Outbox(tmp_path, [log.notifier])
+        await outbox.start()
+        assert outbox._running is not None
+        results = await asyncio.gather(
+            kept(outbox, make_click("e")), outbox._running.writer.write(fails), return_exceptions=True
+        )
+        assert results[0] is None
+        assert isinstance(results[1], OutboxError)
+        assert outbox.error == ""
+        await until(lambda: log.seen == ["e"])
+        await outbox.stop()
+
+    run(main())
+
+
 def test_while_the_file_cannot_be_opened_clicks_wait_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
