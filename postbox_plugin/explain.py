@@ -61,10 +61,10 @@ def explained(
 def _places(parts: Sequence[str]) -> Iterator[Place]:
     for number, html in enumerate(parts):
         line, position = 1, 0
-        for _, href in links_of(html):
-            line += html.count("\n", position, href.value_start)
-            line_start = html.rfind("\n", 0, href.value_start) + 1
-            position = href.value_start
+        for _, start, _ in links_of(html):
+            line += html.count("\n", position, start)
+            line_start = html.rfind("\n", 0, start) + 1
+            position = start
             yield Place(part=number, line=line, column=position - line_start + 1)
 
 
@@ -116,7 +116,7 @@ def _texts(html: str) -> Iterator[str]:
     seen: defaultdict[str, list[str]] = defaultdict(list)
     for address, text in _visible(html):
         seen[address].append(text)
-    found = [decode_attribute(html[href.value_start : href.value_end]) for _, href in links_of(html)]
+    found = [decode_attribute(html[start:end]) for _, start, end in links_of(html)]
     often = Counter(found)
     texts = {address: iter(same) for address, same in seen.items() if len(same) == often[address]}
     for address in found:

@@ -8,12 +8,13 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from postbox_plugin.links.report import Report
 from postbox_plugin.links.rewrite import MAX_LINK, Rewritten, apply, rewrite
 from postbox_plugin.links.rules import AddressRules
-from postbox_plugin.mail import Link, Mail, domain_of, freeze_tags
+from postbox_plugin.mail import Link, Mail, Tags, domain_of, freeze_tags
 from postbox_plugin.message.body import HtmlBody
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, TRACK, find, read_message_tags, split_addresses
 from postbox_plugin.message.recipients import recipients_of
@@ -182,15 +183,16 @@ class Rewriter:
     def _links(
         self, html: str, mail: Mail, sealer: MessageSealer, *, first_index: int, body: HtmlBody | None = None
     ) -> Rewritten:
-        def seal(link: Link) -> str:
-            scheme = "https" if link.url[:6].lower() == "https:" else "http"
-            return self._origins[scheme] + sealer.seal(link.url, link.index, link.tags)
+        https, http = self._origins["https"], self._origins["http"]
+
+        def seal(url: str, index: int, tags: Tags) -> str:
+            return (https if url[:6].lower() == "https:" else http) + sealer.seal(url, index, tags)
 
         return rewrite(
             html,
             self._rules,
             first_index=first_index,
-            decide=lambda link: self._plugins.link(link, mail),
+            decide=partial(self._plugins.link, mail=mail) if self._plugins.decide_links else None,
             seal=seal,
             faithful=body is None or body.faithful,
             longest=MAX_LINK if body is None else body.longest_link,

@@ -92,6 +92,11 @@ class PluginHost:
                     raise
                 _log.exception("plugin %s failed in postbox_before_send; its change is dropped", impl.plugin_name)
 
+    @property
+    def decide_links(self) -> bool:
+        """Whether any plugin has a word on links."""
+        return bool(self._implementations("postbox_link"))
+
     def link(self, link: Link, mail: Mail) -> Link:
         """The first plugin's word on a link that would be tracked; the link itself where none has one."""
         decided = self._first("postbox_link", Link, link=link, mail=mail)

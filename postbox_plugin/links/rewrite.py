@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from postbox_plugin.links.references import decode_attribute
 from postbox_plugin.links.rules import AddressRules, parse_tags
 from postbox_plugin.links.scanner import Attribute, Element, scan
-from postbox_plugin.mail import Link
+from postbox_plugin.mail import Link, Tags
 
 __all__ = ["Edit", "Rewritten", "apply", "links_of", "rewrite"]
 
@@ -19,12 +19,8 @@ MAX_LINK: Final = 2083
 _EQUALS_SIGN: Final = re.compile(r"[\t\n\f\r ]*=")
 
 
-class Edit(NamedTuple):
-    """Replace the characters from ``start`` to ``end`` by ``text``."""
-
-    start: int
-    end: int
-    text: str
+Edit = tuple[int, int, str]
+"""Replace the characters from the first number to the second by this text."""
 
 
 class Rewritten(NamedTuple):
@@ -43,8 +39,8 @@ def rewrite(
     rules: AddressRules,
     *,
     first_index: int,
-    decide: Callable[[Link], Link],
-    seal: Callable[[Link], str],
+    decide: Callable[[Link], Link] | None,
+    seal: Callable[[str, int, Tags], str],
     faithful: bool = True,
     longest: int = MAX_LINK,
 ) -> Rewritten:
@@ -53,43 +49,43 @@ def rewrite(
     :param html: the text of an HTML part.
     :param rules: which addresses are tracked.
     :param first_index: the index of the first link: how many the parts before this one have.
-    :param decide: the plugins' word on a link that would be tracked.
-    :param seal: makes the tracking link.
+    :param decide: the plugins' word on a link that would be tracked; ``None`` where none has one.
+    :param seal: makes the tracking link of an address, an index and tags.
     :param faithful: whether a character that is not ASCII is what its author wrote; not so where a text is read byte
         by byte.
     :param longest: the most characters a tracking link may have where the original address does not have more itself.
     """
     edits: list[Edit] = []
     links: list[Link] = []
-    for index, (element, href) in enumerate(links_of(html), first_index):
-        own = element.attributes if element.mentions("postbox:") else {}
-        value = html[href.value_start : href.value_end]
-        address = rules.read(value)
-        link = Link(
-            tag=element.name,
-            url=address.url,
-            index=index,
-            start=href.value_start,
-            end=href.value_end,
-            tags=_tags(html, own.get("postbox:tags")),
-            track=not address.reason,
-            reason=address.reason,
-        )
-        if link.track and not (faithful or value.isascii()):
-            link = link.replace(track=False, reason="not readable in the charset of its part")
+    for index, (element, start, end) in enumerate(links_of(html), first_index):
+        value = html[start:end]
+        url, reason = rules.read(value)
+        own = element.own
+        tags = own.get("postbox:tags")
         opted_out = own.get("postbox:no-track")
         if opted_out:
-            link = link.replace(track=False, reason="postbox:no-track")
+            reason = "postbox:no-track"
             edits.append(_removal(html, opted_out))
-        if link.track:
+        elif not (reason or faithful or value.isascii()):
+            reason = "not readable in the charset of its part"
+        link = Link(
+            tag=element.name,
+            url=url,
+            index=index,
+            start=start,
+            end=end,
+            tags=_tags(html, tags),
+            track=not reason,
+            reason=reason,
+        )
+        if decide is not None and not reason:
             link = decide(link)
         if link.track:
-            tracking = seal(link)
+            tracking = seal(url, index, link.tags)
             if len(tracking) > longest >= len(value):
                 link = link.replace(track=False, reason=f"its tracking link would be over {longest} characters")
             else:
-                edits.append(Edit(link.start, link.end, tracking))
-                tags = own.get("postbox:tags")
+                edits.append((start, end, tracking))
                 if tags:
                     edits.append(_removal(html, tags))
         links.append(link)
@@ -100,22 +96,22 @@ def apply(text: str, edits: Iterable[Edit]) -> str:
     """The text with the edits made."""
     pieces: list[str] = []
     position = 0
-    for edit in edits:
-        pieces += (text[position : edit.start], edit.text)
-        position = edit.end
+    for start, end, new in edits:
+        pieces += (text[position:start], new)
+        position = end
     pieces.append(text[position:])
     return "".join(pieces)
 
 
-def links_of(html: str) -> Iterator[tuple[Element, Attribute]]:
-    """The link elements that have an ``href``, and that.
+def links_of(html: str) -> Iterator[tuple[Element, int, int]]:
+    """The link elements that have an ``href``, with where its value begins and ends.
 
     :param html: the text of an HTML part.
     """
     for element in scan(html):
         href = element.href
         if href is not None:
-            yield element, href
+            yield element, *href
 
 
 def _tags(html: str, attribute: Attribute | None) -> dict[str, tuple[str, ...]]:
@@ -132,8 +128,8 @@ def _removal(html: str, attribute: Attribute) -> Edit:
     """
     start = attribute.start
     if _EQUALS_SIGN.match(html, attribute.end):
-        return Edit(start, attribute.end, "/")
+        return start, attribute.end, "/"
     if html[attribute.end : attribute.end + 1] in ("\t", "\n", "\f", "\r", " ", ">"):
         while html[start - 1] in "\t\n\f\r ":
             start -= 1
-    return Edit(start, attribute.end, "")
+    return start, attribute.end, ""

@@ -7,8 +7,10 @@ possessive: it never goes back, so the time grows linearly with the text whateve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Final, NamedTuple
+
+import msgspec
 
 __all__ = ["Attribute", "Element", "scan"]
 
@@ -28,49 +30,47 @@ class Attribute(NamedTuple):
     value_end: int
 
 
-class Element:
+class Element(msgspec.Struct, gc=False):
     """The start tag of an element that can be a link. Its attributes are looked for when they are asked for.
 
-    :param html: the text it stands in.
-    :param name: its name.
-    :param start: where its name ends.
-    :param end: where its ``>`` stands.
-    :ivar name: in lower case: ``a``, ``area``, ``v:roundrect``.
+    :ivar html: the text it stands in.
+    :ivar name: its name, in lower case: ``a``, ``area``, ``v:roundrect``.
+    :ivar start: where its name ends.
+    :ivar end: where its ``>`` stands.
+    :ivar usual: the span of its ``href``, where the tag is in the form that nearly all have (see ``_usual_link``).
     """
 
-    __slots__ = ("_end", "_html", "_start", "name")
-
-    def __init__(self, html: str, name: str, start: int, end: int) -> None:
-        self.name: Final = name
-        self._html: Final = html
-        self._start: Final = start
-        self._end: Final = end
+    html: str
+    name: str
+    start: int
+    end: int
+    usual: tuple[int, int] | None = None
 
     @property
-    def href(self) -> Attribute | None:
-        """The attribute of that name, if there is one."""
-        usual = _USUAL_HREF.match(self._html, self._start, self._end)
-        if usual:
-            return Attribute(usual.start(1), usual.end(), *usual.span(2))
-        return self.attributes.get("href")
+    def href(self) -> tuple[int, int] | None:
+        """Where the value of its ``href`` begins and ends, if it has that attribute."""
+        if self.usual is not None:
+            return self.usual
+        attribute = self.attributes.get("href")
+        return None if attribute is None else (attribute.value_start, attribute.value_end)
+
+    @property
+    def own(self) -> dict[str, Attribute]:
+        """All its attributes if one of them may be a ``postbox:`` attribute; else none, which is quicker to tell."""
+        if self.usual is not None or "postbox:" not in self.html[self.start : self.end].lower():
+            return {}
+        return self.attributes
 
     @property
     def attributes(self) -> dict[str, Attribute]:
         """All attributes, by name in lower case; of several with one name, the first (13.2.5.33)."""
         found: dict[str, Attribute] = {}
-        for match in _ONE_ATTRIBUTE.finditer(self._html, self._start, self._end):
+        for match in _ONE_ATTRIBUTE.finditer(self.html, self.start, self.end):
             name = match[1].lower() if match[1].isascii() else match[1].translate(_ASCII_LOWER)
             group = match.lastindex or 1
             value = match.span(group) if group > 1 else (match.end(), match.end())
             found.setdefault(name, Attribute(match.start(), match.end(), *value))
         return found
-
-    def mentions(self, text: str) -> bool:
-        """Whether the tag has this text anywhere in it; quicker than to look at its attributes.
-
-        :param text: in lower case.
-        """
-        return text in self._html[self._start : self._end].lower()
 
 
 # CR counts as white space: the standard has the input's newlines normalised before it is tokenized (13.2.3.5).
@@ -91,12 +91,6 @@ _ATTRIBUTES_AND_END = rf"(?: [\t\n\f\r /]++ | {_ATTRIBUTE} )*+ >"
 _OTHER_NAME = r"""(?: [b-hj-moqruwyzB-HJ-MOQRUWYZ] | [tT](?![eEiI]) | [pP](?![lL]) | [sS](?![cCtT]) | [iI](?![fF]) )
                   [^\t\n\f\r />]*+"""
 _USUAL_ATTRIBUTES_AND_END = r"""(?: [\t\n\f\r ]++ [^\t\n\f\r />="']++ = "[^"]*+" )++ [\t\n\f\r ]*+ /?+ >"""
-_USUAL_HREF: Final = re.compile(
-    rf"""(?: {_SPACE}++ (?![hH][rR][eE][fF]=) [^\t\n\f\r />="']++ = "[^"]*+" )*+
-         {_SPACE}++ ([hH][rR][eE][fF]="([^"]*+)")""",
-    re.VERBOSE,
-)
-
 _LINK_NAMES: Final = ("a", "area")
 _VML_NAMES: Final = tuple(
     f"v:{shape}"
@@ -141,6 +135,22 @@ def _uninteresting(stopping: tuple[str, ...], comments: str) -> re.Pattern[str]:
 _SKIP: Final = _uninteresting(_STOPPING_NAMES, _COMMENTS)
 # Within a comment no other ends: looking for the end of each that seems to begin there would take quadratic time.
 _SKIP_CONDITIONAL: Final = _uninteresting((*_STOPPING_NAMES, *_VML_NAMES), "")
+
+# The form that nearly all links have: every attribute in double quotes, one of them an href that is not empty, and none
+# with a colon in its name, hence none of ours.
+_USUAL_ATTRIBUTE = rf"""{_SPACE}++ (?![hH][rR][eE][fF]=) [^\t\n\f\r />="':]++ = "[^"]*+" """
+_USUAL_HREF = rf"""{_SPACE}++ [hH][rR][eE][fF]="([^"]++)" """
+_USUAL_REST = rf"""(?: {_SPACE}++ [^\t\n\f\r />="':]++ = "[^"]*+" )*+ {_SPACE}*+ /?+ >"""
+_USUAL_LINK = rf"""([aA](?:[rR][eE][aA])?+)(?: (?: {_USUAL_ATTRIBUTE} )*+ {_USUAL_HREF} {_USUAL_REST}"""
+_LINK: Final = re.compile(rf"<{_USUAL_LINK} )", re.VERBOSE)
+# What looks like the start tag of a link, whose href is the second group if it has the usual form, of a VML shape, or of
+# an element that is raw text. The first choice is there to be quick.
+_CANDIDATE: Final = re.compile(
+    rf"""<(?! [b-hj-moqruwyzB-HJ-MOQRUWYZ/!] )
+         (?: {_USUAL_LINK} | {_NAME_END} ) | [vV]: | [xX][mM] | [pP][lL] | [iI][fF]
+           | [tT](?: [eE][xX] | [iI][tT] ) | [sS](?: [cC][rR] | [tT][yY] ) | [nN][oO](?![sS]) )""",
+    re.VERBOSE,
+)
 _START_TAG: Final = re.compile(
     rf"<([A-Za-z][^\t\n\f\r />]*+) (?: {_USUAL_ATTRIBUTES_AND_END} | {_ATTRIBUTES_AND_END} )", re.VERBOSE
 )
@@ -151,6 +161,7 @@ _ONE_ATTRIBUTE: Final = re.compile(
     """,
     re.VERBOSE,
 )
+_BEFORE_VALUE: Final = "=\t\n\f\r "
 _ASCII_LOWER: Final = {upper: upper + 0x20 for upper in range(ord("A"), ord("Z") + 1)}
 _COMMENT_END: Final = re.compile(r"--!?>")
 _ABRUPT_COMMENT_END: Final = re.compile(r"-?>")
@@ -165,41 +176,82 @@ def scan(html: str) -> Iterator[Element]:
     """The start tags that can be links, in the order they stand in the text: ``a`` and ``area``, and, inside the
     conditional comments that only Outlook reads, VML shapes too.
 
+    Goes from candidate to candidate where nothing between them can matter, which is quick, and tag by tag where
+    something might.
+
     :param html: the text of an HTML part.
     """
-    return _scan(html, 0, len(html), conditional=False)
+    position: int | None = 0
+    while position is not None:
+        for candidate in _CANDIDATE.finditer(html, position):
+            start = candidate.start()
+            if candidate.lastindex != 2 or not _is_data(html, position, start):
+                break
+            position = candidate.end()
+            yield Element(html, candidate[1].lower(), candidate.end(1), position - 1, candidate.span(2))
+        else:
+            return
+        position = yield from _step(html, position, len(html), conditional=False)
 
 
-def _scan(html: str, position: int, end: int, *, conditional: bool) -> Iterator[Element]:
-    skip = _SKIP_CONDITIONAL if conditional else _SKIP
-    while True:
-        match = skip.match(html, position, end)
-        assert match is not None  # it matches nothing at the least
-        position = match.end()
-        if conditional and html.startswith("<!--", position, end):
+def _is_data(html: str, start: int, stop: int) -> bool:
+    """Whether the tokenizer is surely in the data state (13.2.5.1) at ``stop``, as it is at ``start``.
+
+    No raw text element may begin between. Then it could be in one of three other places, each of which leaves a mark
+    behind. In a comment: the last that began has not ended. In a quoted value: the last quote of its kind follows an
+    ``=``. Elsewhere in a tag or a bogus comment: the last ``>`` stands in a quoted value, whose end stands after it, or
+    before the last ``<``.
+    """
+    closed = html.rfind(">", start, stop)
+    rest = html[closed + 1 if closed > 0 else start : stop]
+    if "<" in rest or '"' in rest or "'" in rest:
+        return False
+    quote = html.rfind('"', start, stop)
+    if quote > 0 and html[quote - 1] in _BEFORE_VALUE:
+        return False
+    quote = html.rfind("'", start, stop)
+    if quote > 0 and html[quote - 1] in _BEFORE_VALUE:
+        return False
+    comment = html.rfind("<!--", start, stop)
+    return comment < 0 or html.find("-->", comment + 4, stop) >= 0
+
+
+def _steps(html: str, position: int | None, end: int, *, conditional: bool) -> Iterator[Element]:
+    while position is not None:
+        position = yield from _step(html, position, end, conditional=conditional)
+
+
+def _step(html: str, position: int, end: int, *, conditional: bool) -> Generator[Element, None, int | None]:
+    """From the data state at ``position`` to the first place that matters, and past it: returns where the tokenizer is
+    in the data state again, or ``None`` at the end.
+    """
+    skipped = (_SKIP_CONDITIONAL if conditional else _SKIP).match(html, position, end)
+    assert skipped is not None  # it matches nothing at the least
+    position = skipped.end()
+    if html.startswith("<!--", position, end):
+        if conditional:
             # Comments do not nest: no other ends in here, so one that is no condition hides all that is left.
             condition = _CONDITION.match(html, position + 4, end)
-            if condition is None:
-                return
-            position = condition.end()
-            continue
-        if html.startswith("<!--", position, end):
-            (inner, inner_end), position = _comment(html, position + 4, end)
-            condition = _CONDITION.match(html, inner, inner_end)
-            if condition:
-                yield from _scan(html, condition.end(), inner_end, conditional=True)
-            continue
-        tag = _START_TAG.match(html, position, end)
-        if tag is None:  # the end, or the text ends inside a tag: no token is emitted for it (13.2.5.8)
-            return
-        name = tag[1].lower()
-        position = tag.end()
-        if name in _RAW_TEXT_END:
-            position = _raw_text_end(html, name, position, end)
-        elif name == "plaintext":
-            return
-        else:
-            yield Element(html, name, tag.end(1), position - 1)
+            return condition.end() if condition else None
+        (inner, inner_end), position = _comment(html, position + 4, end)
+        condition = _CONDITION.match(html, inner, inner_end)
+        if condition:
+            yield from _steps(html, condition.end(), inner_end, conditional=True)
+        return position
+    link = _LINK.match(html, position, end)
+    if link:
+        yield Element(html, link[1].lower(), link.end(1), link.end() - 1, link.span(2))
+        return link.end()
+    tag = _START_TAG.match(html, position, end)
+    if tag is None:  # the end, or the text ends inside a tag: no token is emitted for it (13.2.5.8)
+        return None
+    name = tag[1].lower()
+    if name in _RAW_TEXT_END:
+        return _raw_text_end(html, name, tag.end(), end)
+    if name == "plaintext":
+        return None
+    yield Element(html, name, tag.end(1), tag.end() - 1)
+    return tag.end()
 
 
 def _comment(html: str, start: int, end: int) -> tuple[tuple[int, int], int]:

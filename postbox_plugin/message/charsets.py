@@ -49,15 +49,15 @@ class Text:
             return [(start, end, new.encode(self._codec)) for start, end, new in edits]
         found: list[ByteEdit] = []
         position = offset = 0
-        for edit in edits:
-            before = self.text[position : edit.start].encode(self._codec)
-            replaced = self.text[edit.start : edit.end].encode(self._codec)
+        for start, end, new in edits:
+            before = self.text[position:start].encode(self._codec)
+            replaced = self.text[start:end].encode(self._codec)
             if not self._data.startswith(before + replaced, offset):
                 return [self._whole(apply(self.text, edits))]
             offset += len(before)
-            found.append((offset, offset + len(replaced), edit.text.encode(self._codec)))
+            found.append((offset, offset + len(replaced), new.encode(self._codec)))
             offset += len(replaced)
-            position = edit.end
+            position = end
         if self._data[offset:] != self.text[position:].encode(self._codec):
             return [self._whole(apply(self.text, edits))]
         return found

@@ -10,7 +10,7 @@ import base64
 import binascii
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from postbox_plugin.message.charsets import ByteEdit, Unreadable
@@ -99,34 +99,46 @@ def _within_lines(body: bytes, edits: Sequence[ByteEdit]) -> list[ByteEdit]:
     White space around an address is no part of it (HTML, "valid URL potentially surrounded by spaces"), so a line
     may be broken there. The line was short enough before, hence so is each piece of it between two links.
     """
-    newline = _newline(body)
     kept: list[ByteEdit] = []
     first = 0
     while first < len(edits):
-        line_start = body.rfind(b"\n", 0, edits[first][0]) + 1
-        line_end = after = -1
-        last = first
-        while last < len(edits) and (line_end < 0 or edits[last][0] <= line_end):
-            if edits[last][1] > line_end:
-                after = body.find(b"\n", edits[last][1])
-                line_end = len(body) if after < 0 else after
+        start, end, new = edits[first]
+        line_start = body.rfind(b"\n", 0, start) + 1
+        line_end = _line_end(body, end)
+        length = line_end - line_start + len(new)
+        last = first + 1
+        while last < len(edits) and edits[last][0] <= line_end:
+            _, end, new = edits[last]
+            if end > line_end:
+                length -= line_end
+                line_end = _line_end(body, end)
+                length += line_end
+            length += len(new)
             last += 1
         here = edits[first:last]
-        if _outgrows(body[line_start:line_end], line_start, here):
-            for start, end, new in here:
-                # Where an attribute goes that went over a line's end, so does what parted two lines.
-                removed = newline if b"\n" in body[start:end] else b""
-                kept.append((start, end, newline + new + newline if new else removed))
+        if length > MAX_LINE and _outgrows(body[line_start:line_end], line_start, here):
+            kept += _on_lines_of_their_own(body, here)
         else:
             kept += here
         first = last
     return kept
 
 
+def _line_end(body: bytes, position: int) -> int:
+    end = body.find(b"\n", position)
+    return len(body) if end < 0 else end
+
+
+def _on_lines_of_their_own(body: bytes, edits: Sequence[ByteEdit]) -> Iterator[ByteEdit]:
+    newline = _newline(body)
+    for start, end, new in edits:
+        # Where an attribute goes that went over a line's end, so does what parted two lines.
+        removed = newline if b"\n" in body[start:end] else b""
+        yield start, end, newline + new + newline if new else removed
+
+
 def _outgrows(lines: bytes, offset: int, edits: Sequence[ByteEdit]) -> bool:
     """Whether the edits make one of these lines too long that was not. ``offset`` is where the lines begin."""
-    if len(lines) + sum(len(new) for _, _, new in edits) <= MAX_LINE:
-        return False
     if any(b"\0" in new for _, _, new in edits):  # a text in UTF-16 has no lines of bytes
         return False
     grown = _spliced(lines, [(start - offset, end - offset, new) for start, end, new in edits])

@@ -90,14 +90,15 @@ class _Message(msgspec.Struct, frozen=True, array_like=True):
 class LinkPacker:
     """Packs the links of one message; what they have in common is packed once."""
 
-    __slots__ = ("_head", "_id_and_time", "_shared")
+    __slots__ = ("_shared", "_start", "_start_with_tags")
 
     def __init__(self, facts: MessageFacts) -> None:
         packed_id = _packed_id(facts.message_id)
         text = facts.message_id.encode("ascii")
         seconds = int(facts.sent_at.timestamp())
-        self._head = _PRIVACY.index(facts.privacy) | (_PACKED_ID if packed_id else 0)
-        self._id_and_time = (packed_id or bytes((len(text),)) + text) + seconds.to_bytes(4, "big")
+        head = _PRIVACY.index(facts.privacy) | (_PACKED_ID if packed_id else 0)
+        id_and_time = (packed_id or bytes((len(text),)) + text) + seconds.to_bytes(4, "big")
+        self._start, self._start_with_tags = (bytes((bits,)) + id_and_time for bits in (head, head | _TAGS))
         headers = facts.headers
         message = _Message(
             None if facts.identity == domain_of(headers.get("from", ())) else facts.identity,
@@ -117,9 +118,10 @@ class LinkPacker:
         :param index: the link's place in its mail, from 0.
         :param tags: the link tags.
         """
-        head, own = (self._head | _TAGS, msgspec.msgpack.encode((tags, url))) if tags else (self._head, url.encode())
+        start = self._start_with_tags if tags else self._start
+        own = msgspec.msgpack.encode((tags, url)) if tags else url.encode()
         deflated = _remembered_deflated(own) if len(own) <= REMEMBERED_LENGTH else _deflated(own)
-        return bytes((head,)) + self._id_and_time + _varint(index) + self._shared + deflated
+        return start + (_SHORT_VARINTS[index] if index <= 0x7F else _varint(index)) + self._shared + deflated
 
 
 def unpack(record: bytes) -> OpenedLink:
@@ -226,6 +228,9 @@ def _varint(number: int) -> bytes:
         number >>= 7
     encoded.append(number)
     return bytes(encoded)
+
+
+_SHORT_VARINTS: Final = tuple(map(_varint, range(0x80)))
 
 
 def _read_varint(record: bytes, position: int) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import re
 import string
 from typing import Final
@@ -25,6 +26,8 @@ as a link.
 _LAST: Final = (_ALPHABET, "", _ALPHABET[::16], _ALPHABET[::4])
 """The characters that can be the last (RFC 4648, 3.5), by what the length leaves when divided by 4."""
 
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+
 _TOKEN: Final = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -35,10 +38,11 @@ class MessageSealer:
     :param facts: what all the links of the message carry.
     """
 
-    __slots__ = ("_key", "_packer")
+    __slots__ = ("_encrypt", "_key_id", "_packer")
 
     def __init__(self, key: Key, facts: MessageFacts) -> None:
-        self._key: Final = key
+        self._key_id: Final = key.id
+        self._encrypt: Final = key.cipher.encrypt
         self._packer: Final = LinkPacker(facts)
 
     def seal(self, url: str, index: int, tags: Tags) -> str:
@@ -48,8 +52,8 @@ class MessageSealer:
         :param index: the link's place in its mail, from 0.
         :param tags: the link tags.
         """
-        sealed = self._key.cipher.encrypt(self._packer.pack(url, index, tags), _PURPOSE)
-        return self._key.id + base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii")
+        sealed = self._encrypt(self._packer.pack(url, index, tags), _PURPOSE)
+        return self._key_id + binascii.b2a_base64(sealed, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 
 def open_token(ring: KeyRing, token: str) -> OpenedLink:

@@ -6,7 +6,6 @@ import codecs
 
 import pytest
 
-from postbox_plugin.links.rewrite import Edit
 from postbox_plugin.message.charsets import Unreadable, read_text
 
 
@@ -16,7 +15,7 @@ def changed(data: bytes, charset: str, old: str, new: str) -> bytes:
     start = text.text.index(old)
     position = 0
     pieces = []
-    for first, last, replacement in text.byte_edits([Edit(start, start + len(old), new)]):
+    for first, last, replacement in text.byte_edits([(start, start + len(old), new)]):
         pieces += [data[position:first], replacement]
         position = last
     return b"".join([*pieces, data[position:]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postbox_plugin import Link, Mail, Postbox, Settings
-from postbox_plugin.links.rewrite import MAX_LINK, Edit, Rewritten, apply, rewrite
+from postbox_plugin.links.rewrite import MAX_LINK, Rewritten, apply, rewrite
 from postbox_plugin.links.rules import AddressRules
 from postbox_plugin.tokens.keyring import KeyRing
 
@@ -24,7 +24,7 @@ def rewritten(html: str, *, longest: int = MAX_LINK, faithful: bool = True, seal
         RULES,
         first_index=0,
         decide=keep,
-        seal=lambda link: f"{seal}{link.index}",
+        seal=lambda url, index, tags: f"{seal}{index}",
         faithful=faithful,
         longest=longest,
     )
@@ -115,7 +115,7 @@ def test_every_link_is_reported_in_its_place() -> None:
 
 def test_indices_go_on_from_part_to_part() -> None:
     """The first link of a second part has the index after the last of the first."""
-    found = rewrite(f"<a href={URL}>", RULES, first_index=7, decide=keep, seal=lambda link: str(link.index)).links
+    found = rewrite(f"<a href={URL}>", RULES, first_index=7, decide=keep, seal=lambda url, index, tags: str(index)).links
     assert [link.index for link in found] == [7]
 
 
@@ -126,7 +126,7 @@ def test_a_plugins_word_is_heard() -> None:
     def decide(link: Link) -> Link:
         return link.replace(track=False, reason="no") if link.url.endswith("no") else link.replace(tags={"x": "y"})
 
-    edits, links = rewrite(html, RULES, first_index=0, decide=decide, seal=lambda link: f"T{dict(link.tags)}")
+    edits, links = rewrite(html, RULES, first_index=0, decide=decide, seal=lambda url, index, tags: f"T{dict(tags)}")
     assert apply(html, edits) == f"<a href={URL}no postbox:tags=\"a:b\"><a href=T{{'x': ('y',)}}>"
     assert [link.reason for link in links] == ["no", ""]
 
@@ -140,7 +140,7 @@ def test_a_plugin_is_not_asked_about_what_cannot_be_tracked() -> None:
         return link
 
     rewrite(
-        f"<a href=tel:1><a href={URL}1 postbox:no-track><a href={URL}2>", RULES, first_index=0, decide=decide, seal=str
+        f"<a href=tel:1><a href={URL}1 postbox:no-track><a href={URL}2>", RULES, first_index=0, decide=decide, seal=lambda url, index, tags: url
     )
     assert asked == [f"{URL}2"]
 
@@ -148,7 +148,7 @@ def test_a_plugin_is_not_asked_about_what_cannot_be_tracked() -> None:
 def test_a_tracking_link_may_not_become_too_long() -> None:
     """A tracking link over the limit is not made, unless the original was as long itself."""
     html = f"<a href={URL}>"
-    assert rewritten(html, seal="T" * (MAX_LINK - 1)).edits == [Edit(8, 28, "T" * (MAX_LINK - 1) + "0")]
+    assert rewritten(html, seal="T" * (MAX_LINK - 1)).edits == [(8, 28, "T" * (MAX_LINK - 1) + "0")]
     too_long = rewritten(html, seal="T" * MAX_LINK)
     assert too_long.edits == []
     assert too_long.links[0].reason == f"its tracking link would be over {MAX_LINK} characters"
