@@ -55,7 +55,7 @@ class Outgoing(Protocol[Sent_co]):
     def problem(self) -> str:
         """Why a body cannot be read, if one cannot."""
 
-    def with_changes(self, bodies: Mapping[int, bytes], message_id: str) -> Sent_co:
+    def with_changes(self, bodies: Mapping[int, str], message_id: str) -> Sent_co:
         """The message with other HTML bodies, by their place in ``bodies``."""
 
 
@@ -162,9 +162,9 @@ class Rewriter:
             return Outcome(None, report)
         return Outcome(outgoing.with_changes({}, ""), report)
 
-    def _bodies(self, bodies: list[HtmlBody], mail: Mail, *, track: bool) -> tuple[dict[int, bytes], list[Link]]:
+    def _bodies(self, bodies: list[HtmlBody], mail: Mail, *, track: bool) -> tuple[dict[int, str], list[Link]]:
         """The HTML bodies that change, by their place, and all links."""
-        changed: dict[int, bytes] = {}
+        changed: dict[int, str] = {}
         links: list[Link] = []
         sealer = MessageSealer(self._ring.sealing, self._facts(mail)) if track else None
         for place, (body, html) in enumerate(zip(bodies, mail.html_parts, strict=True)):

@@ -143,8 +143,8 @@ _USUAL_HREF = rf"""{_SPACE}++ [hH][rR][eE][fF]="([^"]++)" """
 _USUAL_REST = rf"""(?: {_SPACE}++ [^\t\n\f\r />="':]++ = "[^"]*+" )*+ {_SPACE}*+ /?+ >"""
 _USUAL_LINK = rf"""([aA](?:[rR][eE][aA])?+)(?: (?: {_USUAL_ATTRIBUTE} )*+ {_USUAL_HREF} {_USUAL_REST}"""
 _LINK: Final = re.compile(rf"<{_USUAL_LINK} )", re.VERBOSE)
-# What looks like the start tag of a link, whose href is the second group if it has the usual form, of a VML shape, or of
-# an element that is raw text. The first choice is there to be quick.
+# What looks like the start tag of a link, whose href is the second group if it has the usual form, of a VML shape, or
+# of an element that is raw text. The first choice is there to be quick.
 _CANDIDATE: Final = re.compile(
     rf"""<(?! [b-hj-moqruwyzB-HJ-MOQRUWYZ/!] )
          (?: {_USUAL_LINK} | {_NAME_END} ) | [vV]: | [xX][mM] | [pP][lL] | [iI][fF]

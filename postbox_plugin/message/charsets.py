@@ -9,7 +9,7 @@ from typing import Final
 
 from postbox_plugin.links.rewrite import Edit, apply
 
-__all__ = ["ByteEdit", "Text", "Unreadable", "read_text"]
+__all__ = ["ByteEdit", "Text", "Unreadable", "is_plain", "read_text"]
 
 ByteEdit = tuple[int, int, bytes]
 """Replace the bytes from the first number to the second by these."""
@@ -74,6 +74,15 @@ class Text:
         start = _common_length(new, self._data)
         tail = _common_length(new[start:][::-1], self._data[start:][::-1])
         return start, len(self._data) - tail, new[start : len(new) - tail]
+
+
+def is_plain(charset: str) -> bool:
+    """Whether ASCII bytes are what they are in ASCII.
+
+    :param charset: the charset parameter of a Content-Type; ``""`` where there is none.
+    :raises Unreadable: if there is no such charset.
+    """
+    return _extends_ascii(_codec(charset or "us-ascii"))
 
 
 def read_text(data: bytes, charset: str) -> Text:

@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
-from postbox_plugin.message.body import HtmlBody
+from postbox_plugin.message.body import HtmlBody, html_body
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
 from postbox_plugin.message.skeleton import MAX_PARAMETER_BYTES
@@ -47,13 +47,13 @@ class MessageObject:
         """The message's size in bytes, as it would be written out."""
         return len(self._message.as_bytes())
 
-    def with_changes(self, bodies: Mapping[int, bytes], message_id: str) -> AnyMessage:
+    def with_changes(self, bodies: Mapping[int, str], message_id: str) -> AnyMessage:
         """The message with other HTML bodies and without the headers meant for us.
 
         :param bodies: the new bodies, in their transfer encoding, by their place in :attr:`bodies`.
         :param message_id: the value of ``X-Postbox-Message-Id``; ``""`` to leave it as it is.
         """
-        payloads = {id(self._parts[place]): body.decode("ascii", "surrogateescape") for place, body in bodies.items()}
+        payloads = {id(self._parts[place]): body for place, body in bodies.items()}
         changed = _rebuilt(self._message, payloads, in_place=self._in_place)
         if changed is self._message and not self._in_place:
             changed = _shallow_copy(changed)
@@ -94,7 +94,7 @@ def _body(part: AnyMessage) -> HtmlBody:
         raise Unreadable("its body is text that was not encoded: give set_payload() a charset")
     if len(str(part.get("Content-Type", ""))) > MAX_PARAMETER_BYTES:
         raise Unreadable(f"its Content-Type has more than {MAX_PARAMETER_BYTES} bytes")
-    return HtmlBody(encoded, str(part.get("Content-Transfer-Encoding", "")), part.get_content_charset(""))
+    return html_body(encoded, str(part.get("Content-Transfer-Encoding", "")), part.get_content_charset(""))
 
 
 def _rebuilt(part: AnyMessage, payloads: Mapping[int, str], *, in_place: bool) -> AnyMessage:

@@ -9,7 +9,7 @@ from email.errors import MissingHeaderBodySeparatorDefect
 from typing import Final
 
 from postbox_plugin.message import flanker
-from postbox_plugin.message.body import HtmlBody
+from postbox_plugin.message.body import HtmlBody, html_body
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
 from postbox_plugin.message.skeleton import Skeleton
@@ -68,7 +68,8 @@ class RawMessage:
     def _add(self, part: AnyMessage, span: _Span) -> None:
         encoding = str(part.get("Content-Transfer-Encoding", ""))
         try:
-            body = HtmlBody(self._raw[slice(*span)], encoding, part.get_content_charset(""))
+            encoded = self._raw[slice(*span)].decode("ascii", "surrogateescape")
+            body = html_body(encoded, encoding, part.get_content_charset(""))
         except Unreadable as error:
             self.problem = str(error)
         else:
@@ -80,7 +81,7 @@ class RawMessage:
         """The message's size in bytes."""
         return len(self._raw)
 
-    def with_changes(self, bodies: Mapping[int, bytes], message_id: str) -> bytes:
+    def with_changes(self, bodies: Mapping[int, str], message_id: str) -> bytes:
         """The message with other HTML bodies and without the headers meant for us.
 
         :param bodies: the new bodies, in their transfer encoding, by their place in :attr:`bodies`.
@@ -90,7 +91,7 @@ class RawMessage:
         position = self._headers_end
         for place, body in sorted(bodies.items()):
             start, end = self._spans[place]
-            pieces += (self._raw[position:start], body)
+            pieces += (self._raw[position:start], body.encode("ascii", "surrogateescape"))
             position = end
         pieces.append(self._raw[position:])
         return b"".join(pieces)
@@ -119,6 +120,7 @@ def _agreed_spans(skeleton: Skeleton, parts: list[AnyMessage]) -> list[_Span] | 
     seen = flanker.html_bodies(skeleton.data.decode("latin-1"))
     if seen is None or len(seen) != len(parts):
         return None
-    if any(encoded_body(part) != skeleton.data[slice(*span)] for part, span in zip(parts, seen, strict=True)):
-        return None
+    for part, span in zip(parts, seen, strict=True):
+        if encoded_body(part) != skeleton.data[slice(*span)].decode("ascii", "surrogateescape"):
+            return None
     return [(skeleton.origin(start), skeleton.origin(end)) for start, end in seen]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from email.message import Message
 from typing import Any, Final, TypeAlias
@@ -14,6 +15,8 @@ _SIGNATURE_HEADERS: Final = ("DKIM-Signature", "ARC-Seal")
 _SEALED_TYPES: Final = frozenset(
     ("multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 )
+
+_CHARACTER: Final = re.compile(r"[^\0-\x7f\udc80-\udcff]")
 
 AnyMessage: TypeAlias = "Message[Any, Any]"
 
@@ -43,17 +46,17 @@ def is_inline(part: AnyMessage) -> bool:
     return part.get_content_disposition() in (None, "inline")
 
 
-def encoded_body(part: AnyMessage) -> bytes | None:
-    """The body of a part as it stands in the message; ``None`` if it is text that was never encoded.
+def encoded_body(part: AnyMessage) -> str | None:
+    """The body of a part as it stands in the message, each byte that is not ASCII as a surrogate escape (PEP 383);
+    ``None`` if it is text that was never encoded.
 
     :param part: a part without parts of its own.
     """
     # get_payload() would decode what is 8bit with the charset, and not strictly.
     payload = vars(part).get("_payload")
-    try:
-        return payload.encode("ascii", "surrogateescape") if isinstance(payload, str) else None
-    except UnicodeEncodeError:
+    if not isinstance(payload, str):
         return None
+    return payload if payload.isascii() or not _CHARACTER.search(payload) else None
 
 
 def _walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, str, int]]:

@@ -11,11 +11,13 @@ import binascii
 import re
 from collections import deque
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import AnyStr, Final
 
 from postbox_plugin.message.charsets import ByteEdit, Unreadable
 
-__all__ = ["MAX_LINE", "decode", "encode", "splice"]
+__all__ = ["MAX_LINE", "decode", "encode", "is_plain", "splice", "splice_plain"]
+
+_Edit = tuple[int, int, AnyStr]
 
 _IDENTITY: Final = ("", "7bit", "8bit", "binary")
 _BASE64_LINES = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
@@ -27,6 +29,11 @@ _SOFT_BREAK: Final = re.compile(rb"=\r?\n\Z")
 # RFC 2045, 6.7, rule 3, has the white space deleted, which makes a soft line break of it; most decoders do not.
 _AMBIGUOUS_BREAK: Final = re.compile(rb"=(?:[ \t]+\r?\n|\r(?!\n))")
 _QP_LITERAL: Final = frozenset(range(0x20, 0x7F)) - {ord("=")} | {ord("\t")}
+
+
+def is_plain(encoding: str) -> bool:
+    """Whether a transfer encoding leaves the content as it is."""
+    return encoding in _IDENTITY
 
 
 def decode(body: bytes, encoding: str) -> bytes:
@@ -79,31 +86,37 @@ def splice(body: bytes, encoding: str, edits: Sequence[ByteEdit]) -> bytes:
         return _splice_qp(body, edits)
     if encoding == "base64":
         return _base64(_spliced(decode(body, encoding), edits), body)
+    return splice_plain(body, edits)
+
+
+def splice_plain(body: AnyStr, edits: Sequence[_Edit[AnyStr]]) -> AnyStr:
+    """The same of a body without a transfer encoding: of its bytes, or, if it is ASCII, of its text."""
     return _spliced(body, _within_lines(body, edits))
 
 
-def _spliced(content: bytes, edits: Sequence[ByteEdit]) -> bytes:
-    pieces: list[bytes] = []
+def _spliced(content: AnyStr, edits: Sequence[_Edit[AnyStr]]) -> AnyStr:
+    pieces: list[AnyStr] = []
     position = 0
     for start, end, new in edits:
         pieces += (content[position:start], new)
         position = end
     pieces.append(content[position:])
-    return b"".join(pieces)
+    return content[:0].join(pieces)
 
 
-def _within_lines(body: bytes, edits: Sequence[ByteEdit]) -> list[ByteEdit]:
+def _within_lines(body: AnyStr, edits: Sequence[_Edit[AnyStr]]) -> list[_Edit[AnyStr]]:
     """The edits, with line breaks around the new values where a line would become longer than a mail server has to
     take.
 
     White space around an address is no part of it (HTML, "valid URL potentially surrounded by spaces"), so a line
     may be broken there. The line was short enough before, hence so is each piece of it between two links.
     """
-    kept: list[ByteEdit] = []
+    line_feed = _line_feed(body)
+    kept: list[_Edit[AnyStr]] = []
     first = 0
     while first < len(edits):
         start, end, new = edits[first]
-        line_start = body.rfind(b"\n", 0, start) + 1
+        line_start = body.rfind(line_feed, 0, start) + 1
         line_end = _line_end(body, end)
         length = line_end - line_start + len(new)
         last = first + 1
@@ -124,34 +137,41 @@ def _within_lines(body: bytes, edits: Sequence[ByteEdit]) -> list[ByteEdit]:
     return kept
 
 
-def _line_end(body: bytes, position: int) -> int:
-    end = body.find(b"\n", position)
-    return len(body) if end < 0 else end
-
-
-def _on_lines_of_their_own(body: bytes, edits: Sequence[ByteEdit]) -> Iterator[ByteEdit]:
-    newline = _newline(body)
+def _on_lines_of_their_own(body: AnyStr, edits: Sequence[_Edit[AnyStr]]) -> Iterator[_Edit[AnyStr]]:
+    line_feed, newline = _line_feed(body), _newline(body)
     for start, end, new in edits:
         # Where an attribute goes that went over a line's end, so does what parted two lines.
-        removed = newline if b"\n" in body[start:end] else b""
+        removed = newline if line_feed in body[start:end] else body[:0]
         yield start, end, newline + new + newline if new else removed
 
 
-def _outgrows(lines: bytes, offset: int, edits: Sequence[ByteEdit]) -> bool:
+def _outgrows(lines: AnyStr, offset: int, edits: Sequence[_Edit[AnyStr]]) -> bool:
     """Whether the edits make one of these lines too long that was not. ``offset`` is where the lines begin."""
-    if any(b"\0" in new for _, _, new in edits):  # a text in UTF-16 has no lines of bytes
+    if any(isinstance(new, bytes) and b"\0" in new for _, _, new in edits):  # a text in UTF-16 has no lines of bytes
         return False
     grown = _spliced(lines, [(start - offset, end - offset, new) for start, end, new in edits])
     return _longest_line(lines) <= MAX_LINE < _longest_line(grown)
 
 
-def _longest_line(lines: bytes) -> int:
-    return max(len(line.removesuffix(b"\r")) for line in lines.split(b"\n"))
+def _longest_line(lines: AnyStr) -> int:
+    carriage_return: AnyStr = "\r" if isinstance(lines, str) else b"\r"
+    return max(len(line.removesuffix(carriage_return)) for line in lines.split(_line_feed(lines)))
 
 
-def _newline(body: bytes) -> bytes:
-    end = body.find(b"\n")
-    return b"\r\n" if end > 0 and body[end - 1 : end] == b"\r" else b"\n"
+def _line_end(body: AnyStr, position: int) -> int:
+    end = body.find(_line_feed(body), position)
+    return len(body) if end < 0 else end
+
+
+def _line_feed(like: AnyStr) -> AnyStr:
+    return "\n" if isinstance(like, str) else b"\n"
+
+
+def _newline(body: AnyStr) -> AnyStr:
+    """The line ending of a body: that of its first line."""
+    line_feed, crlf = ("\n", "\r\n") if isinstance(body, str) else (b"\n", b"\r\n")
+    end = body.find(line_feed)
+    return crlf if end > 0 and body[end - 1 : end + 1] == crlf else line_feed
 
 
 def _base64(content: bytes, like: bytes) -> bytes:

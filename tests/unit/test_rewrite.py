@@ -115,7 +115,9 @@ def test_every_link_is_reported_in_its_place() -> None:
 
 def test_indices_go_on_from_part_to_part() -> None:
     """The first link of a second part has the index after the last of the first."""
-    found = rewrite(f"<a href={URL}>", RULES, first_index=7, decide=keep, seal=lambda url, index, tags: str(index)).links
+    found = rewrite(
+        f"<a href={URL}>", RULES, first_index=7, decide=keep, seal=lambda url, index, tags: str(index)
+    ).links
     assert [link.index for link in found] == [7]
 
 
@@ -140,7 +142,11 @@ def test_a_plugin_is_not_asked_about_what_cannot_be_tracked() -> None:
         return link
 
     rewrite(
-        f"<a href=tel:1><a href={URL}1 postbox:no-track><a href={URL}2>", RULES, first_index=0, decide=decide, seal=lambda url, index, tags: url
+        f"<a href=tel:1><a href={URL}1 postbox:no-track><a href={URL}2>",
+        RULES,
+        first_index=0,
+        decide=decide,
+        seal=lambda url, index, tags: url,
     )
     assert asked == [f"{URL}2"]
 
