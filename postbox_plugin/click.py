@@ -22,7 +22,7 @@ def timestamp(moment: datetime) -> str:
 
     :param moment: an aware time.
     """
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return (moment if moment.tzinfo is UTC else moment.astimezone(UTC)).isoformat(timespec="microseconds")
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from postbox_plugin.click import Click, ClickDetail, ClickedMail, CommonHeaders, Tracking, timestamp
+from postbox_plugin.click import Click, ClickDetail, ClickedMail, CommonHeaders, Tracking, Verdict, timestamp
 from postbox_plugin.counts import Counts
 from postbox_plugin.errors import OutboxError
 from postbox_plugin.mail import OpenedLink
@@ -28,6 +28,8 @@ __all__ = ["ClickRecorder"]
 
 MAX_USER_AGENT: Final = 1024
 """The most characters of a user agent that are kept."""
+
+_HUMAN: Final = Verdict("human")
 
 _log = logging.getLogger("postbox.redirect")
 _lost = logging.getLogger("postbox.lost")
@@ -124,6 +126,8 @@ class ClickRecorder:
         verdict = self._plugins.classify(click, headers)
         self._counts.clicks[verdict.verdict] += 1
         level = stricter(self._settings.privacy, link.privacy)
+        if level == "full" and verdict == _HUMAN:
+            return click
         return msgspec.structs.replace(
             click,
             click=msgspec.structs.replace(

@@ -14,7 +14,7 @@ _VERSION = re.compile(r"(?<!\d)(\d++)(?:[._]\d++)+")
 
 def stricter(one: str, other: str) -> str:
     """The level that keeps less: ``full``, ``truncated``, ``none``."""
-    return max(one, other, key=_LEVELS.index)
+    return one if one == other else max(one, other, key=_LEVELS.index)
 
 
 def blurred_address(address: str, level: str) -> str:

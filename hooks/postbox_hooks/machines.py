@@ -31,7 +31,7 @@ MESSAGES: Final = 10_000
 
 # Sec-Purpose is a structured field (Fetch standard, "prefetch" and "prefetch;prerender"); the others are its
 # predecessors in Safari, Chrome and Firefox.
-_PURPOSE: Final = ("Sec-Purpose", "Purpose", "X-Purpose", "X-Moz")
+_PURPOSE: Final = frozenset(("sec-purpose", "purpose", "x-purpose", "x-moz"))
 _PREFETCH: Final = frozenset(("prefetch", "prerender", "preview"))
 
 
@@ -65,7 +65,7 @@ class MachineClassifier:
     def postbox_classify(self, click: Click, request_headers: Mapping[str, str]) -> Verdict | None:
         """See :func:`postbox_plugin.hookspecs.postbox_classify`."""
         several = self._several_at_once(click)
-        if any(_is_prefetch(request_headers.get(name, "")) for name in _PURPOSE):
+        if _is_prefetch(request_headers):
             return Verdict("machine", "prefetch")
         if not click.click.user_agent:
             return Verdict("machine", "no user agent")
@@ -95,9 +95,13 @@ class MachineClassifier:
         return now - latest[0][0] <= self._within and len({one for _, one in latest}) == self._links
 
 
-def _is_prefetch(value: str) -> bool:
-    first = value.replace(",", ";").partition(";")[0]
-    return first.strip().lower() in _PREFETCH
+def _is_prefetch(headers: Mapping[str, str]) -> bool:
+    for name in headers:  # to ask for each of four that are hardly ever there would take longer
+        if name.lower() in _PURPOSE:
+            first = headers[name].replace(",", ";").partition(";")[0]
+            if first.strip().lower() in _PREFETCH:
+                return True
+    return False
 
 
 @lru_cache(4096)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
 from tornado.httpserver import HTTPServer
-from tornado.web import Application
 
 from postbox_plugin.postbox import Postbox
-from postbox_plugin.redirect import routes
+from postbox_plugin.redirect import RedirectServer
 from postbox_plugin.service.admin import Admin
 from postbox_plugin.service.listening import Listening, certificate, listen
 
@@ -50,7 +50,7 @@ async def serve(
     stop = stopping or asyncio.Event()
     loop = asyncio.get_running_loop()
     bound = listen(settings) if listening is None else listening
-    application = Application([*routes(postbox)])
+    answering = RedirectServer(postbox)
     servers: list[HTTPServer] = []
     admin = None
     try:
@@ -61,7 +61,7 @@ async def serve(
             try:
                 for one in bound:
                     server = HTTPServer(
-                        application,
+                        answering,
                         ssl_options=tls if one.scheme == "https" else None,
                         idle_connection_timeout=IDLE_SECONDS,
                         max_header_size=MAX_HEADER_BYTES,
@@ -73,6 +73,9 @@ async def serve(
                     loop.add_signal_handler(number, stop.set)
                 if admin is not None:
                     admin.start()
+                # What there is now stays: no collection has to look at it again while readers wait.
+                gc.collect()
+                gc.freeze()
                 addresses = [one.address for one in bound]
                 _log.info("listening on %s", ", ".join(addresses))
                 if ready is not None:
@@ -80,6 +83,7 @@ async def serve(
                 await stop.wait()
                 _log.info("stopping")
             finally:
+                gc.unfreeze()
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.remove_signal_handler(number)
                 await _close(servers, postbox)
