@@ -369,3 +369,39 @@ def test_the_routes_are_mounted_beside_others(tmp_path: Path) -> None:
         await server.close_all_connections()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST"])
+@pytest.mark.parametrize("path", ["link", "/c/nothing"])
+def test_each_way_of_writing_gives_the_same_response(method: str, path: str, tmp_path: Path) -> None:
+    """A response on a connection that stays open is put together here, any other by Tornado: they differ in what they
+    say of the connection and the time.
+    """
+
+    async def answer(port: int, request: str) -> dict[str, str]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(request.encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
+        body = b"" if method == "HEAD" else await reader.readexactly(int(fields["Content-Length"]))
+        if "Connection: close" in request:
+            assert await reader.read() == b"", "something follows the response"
+        writer.close()
+        await writer.wait_closed()
+        assert fields.pop("Connection", "") == ("close" if "Connection: close" in request else "")
+        assert fields.pop("Date").endswith(" GMT")
+        return {"": head.split("\r\n")[0], "body": body.decode(), **fields}
+
+    async def run() -> None:
+        async with redirecting(tmp_path) as postbox:
+            url = link(postbox)
+            target = url[url.index("/c/") :] if path == "link" else path
+            request = f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n"
+            port = postbox.settings.http_port
+            ours = await answer(port, request + "\r\n")
+            assert ours == await answer(port, request + "Connection: close\r\n\r\n")
+            assert ours[""].startswith(
+                "HTTP/1.1 405" if method == "POST" else "HTTP/1.1 302" if path == "link" else "HTTP/1.1 404"
+            )
+
+    asyncio.run(run())
