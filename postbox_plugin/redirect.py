@@ -23,6 +23,7 @@ from postbox_plugin.errors import InvalidToken
 from postbox_plugin.forwarded import TrustedProxies
 from postbox_plugin.location import location
 from postbox_plugin.postbox import Postbox
+from postbox_plugin.unknown_keys import UnknownKeys
 
 __all__ = ["routes"]
 
@@ -56,6 +57,7 @@ class _Redirect:
     def __init__(self, postbox: Postbox) -> None:
         self._postbox: Final = postbox
         self._proxies: Final = TrustedProxies(postbox.settings.trusted_proxies)
+        self._unknown_keys: Final = UnknownKeys()
         self._not_found: Final = _not_found_page(postbox.settings.home_url)
 
     def __call__(self, request: HTTPServerRequest) -> None:
@@ -68,10 +70,7 @@ class _Redirect:
         except InvalidToken as error:
             if error.key_id:
                 self._postbox.counts.unknown_keys += 1
-                _log.warning(
-                    "a link was sealed with key %s, which is not in the ring: do sender and service share their keys?",
-                    error.key_id,
-                )
+                self._unknown_keys.saw(error.key_id)
             self._refuse(request)
         except ValueError:
             _log.error("a sealed address is not http or https: not redirected")
