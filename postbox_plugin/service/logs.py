@@ -15,3 +15,5 @@ def log_to_stderr(who: str = "") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # What it says below that is about requests that are none, a line for each, with the address they came from.
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)

@@ -8,19 +8,18 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tornado.httpserver import HTTPServer
 from tornado.web import Application
 
 from postbox_plugin.postbox import Postbox
 from postbox_plugin.redirect import routes
 from postbox_plugin.service.admin import Admin
+from postbox_plugin.service.connections import Connections, Server, possible
 from postbox_plugin.service.listening import Listening, certificate, listen
 
 __all__ = ["serve"]
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
-IDLE_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 1.0
 """Seconds beyond ``journal_deadline`` that open requests get when the service stops."""
 QUIET_SECONDS: Final = 0.1
@@ -51,19 +50,21 @@ async def serve(
     loop = asyncio.get_running_loop()
     bound = listen(settings) if listening is None else listening
     application = Application([*routes(postbox)])
-    servers: list[HTTPServer] = []
+    servers: list[Server] = []
     admin = None
     try:
         tls = certificate(settings) if settings.https else None
         if listening is None:  # several processes have one, their parent's
             admin = Admin(postbox.settings)
+        connections = Connections(possible(settings.max_connections))
         async with postbox.running():
+            watching = asyncio.create_task(connections.watch())
             try:
                 for one in bound:
-                    server = HTTPServer(
+                    server = Server(
                         application,
+                        connections=connections,
                         ssl_options=tls if one.scheme == "https" else None,
-                        idle_connection_timeout=IDLE_SECONDS,
                         max_header_size=MAX_HEADER_BYTES,
                         max_body_size=MAX_BODY_BYTES,
                     )
@@ -82,6 +83,7 @@ async def serve(
             finally:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.remove_signal_handler(number)
+                watching.cancel()
                 await _close(servers, postbox)
     finally:
         if admin is not None:
@@ -90,7 +92,7 @@ async def serve(
             one.close()
 
 
-async def _close(servers: list[HTTPServer], postbox: Postbox) -> None:
+async def _close(servers: list[Server], postbox: Postbox) -> None:
     """Accept nobody more, answer whoever has asked already, and close all connections."""
     for server in servers:
         server.stop()
