@@ -15,6 +15,7 @@ from postbox_plugin.redirect import routes
 from postbox_plugin.service.admin import Admin
 from postbox_plugin.service.connections import Connections, Server, possible
 from postbox_plugin.service.listening import Listening, certificate, listen
+from postbox_plugin.service.supervisor import tell
 
 __all__ = ["serve"]
 
@@ -76,10 +77,14 @@ async def serve(
                     admin.start()
                 addresses = [one.address for one in bound]
                 _log.info("listening on %s", ", ".join(addresses))
+                if listening is None:
+                    tell("READY=1")
                 if ready is not None:
                     ready(addresses)
                 await stop.wait()
                 _log.info("stopping")
+                if listening is None:
+                    tell("STOPPING=1")
             finally:
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.remove_signal_handler(number)

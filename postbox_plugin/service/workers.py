@@ -17,6 +17,7 @@ import msgspec
 from postbox_plugin.errors import PostboxError
 from postbox_plugin.service.admin import Admin
 from postbox_plugin.service.listening import Listening, certificate, listen
+from postbox_plugin.service.supervisor import VARIABLE, tell
 from postbox_plugin.settings import Settings
 
 __all__ = ["Orders", "serve_with_workers"]
@@ -105,10 +106,12 @@ class _Supervisor:
             await asyncio.gather(*serving)
             addresses = [one.address for one in self._listening]
             _log.info("%d workers serve %s", self._count, ", ".join(addresses))
+            tell("READY=1")
             if ready is not None and not self._stopping.is_set():
                 ready(addresses)
             await self._stopping.wait()
         finally:
+            tell("STOPPING=1")
             if not self._stopping.is_set():
                 self.stop()
             _, late = await asyncio.wait(keeping, timeout=self._limit)
@@ -148,6 +151,8 @@ class _Supervisor:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "postbox_plugin.service.worker", msgspec.json.encode(orders).decode()),
                 pass_fds=(self._life, ready, *(one for _, _, several in listening for one in several)),
+                # The supervisor is the parent's to talk to.
+                env={name: value for name, value in os.environ.items() if name != VARIABLE},
                 # What a terminal sends is for the parent, which tells the workers.
                 start_new_session=True,
             )
