@@ -14,8 +14,10 @@ from asyncio.subprocess import Process
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from servers import hrefs
+from tornado.httpclient import AsyncHTTPClient
 
 from postbox_plugin import Mail, Postbox, Settings, new_key
 
@@ -33,8 +35,8 @@ class Service:
     def __init__(
         self, folder: Path, workers: int = 1, *, settings: str = "", serve: str = "", before: str = ""
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as free, socket.create_server(("127.0.0.1", 0)) as other:
+            self.port, self._admin = free.getsockname()[1], other.getsockname()[1]
         self.folder = folder
         self.workers = workers
         self.program = f"{before}\nfrom postbox_plugin.cli import main\nmain()"
@@ -43,7 +45,7 @@ class Service:
         key = new_key()
         (folder / "postbox.toml").write_text(
             f'domain = "localhost"\nhttp_port = {self.port}\nkeys = ["{key}"]\nspool = "spool"\nstop_limit = 20.0\n'
-            f'{settings}\n[serve]\nhttp = "127.0.0.1:{self.port}"\n{serve}\n'
+            f'{settings}\n[serve]\nhttp = "127.0.0.1:{self.port}"\nadmin = "127.0.0.1:{self._admin}"\n{serve}\n'
             f'[[notify]]\nuse = "log"\npath = "{self.clicks}"\n'
         )
         self.postbox = Postbox(Settings(domain="localhost", http_port=self.port, keys=[key]))
@@ -97,6 +99,19 @@ class Service:
                 assert head.startswith(b"HTTP/1.1 302 "), head
             finally:
                 writer.close()
+
+    async def health(self) -> dict[str, Any]:
+        """What ``/healthz`` says."""
+        response = await AsyncHTTPClient().fetch(f"http://127.0.0.1:{self._admin}/healthz", raise_error=False)
+        said: dict[str, Any] = json.loads(response.body)
+        assert (response.code == 200) == (said["status"] == "ok")
+        return said
+
+    async def has_delivered(self, numbers: Iterable[int]) -> None:
+        """Wait until the notifier has the clicks on these links."""
+        wanted = {str(number) for number in numbers}
+        while not wanted <= notified(self).keys():
+            await asyncio.sleep(0.05)
 
     def files(self) -> int:
         return len(list((self.folder / "spool").glob("*.db")))
@@ -171,7 +186,7 @@ class Readers:
 def notified(service: Service) -> dict[str, set[str]]:
     """The event ids that came for each link."""
     found: defaultdict[str, set[str]] = defaultdict(set)
-    for line in service.clicks.read_text().splitlines():
+    for line in service.clicks.read_text().splitlines() if service.clicks.exists() else ():
         with contextlib.suppress(json.JSONDecodeError):  # half a line, of a process that was killed
             click = json.loads(line)
             found[click["click"]["linkTags"]["n"][0]].add(click["eventId"])

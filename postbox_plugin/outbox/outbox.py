@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -77,7 +78,8 @@ class Outbox:
     async def start(self) -> None:
         """Become the owner of an outbox file, start the notifiers, and deliver, what waits from earlier included.
 
-        A notifier that does not start is logged and tried again; the others do not wait for it.
+        A notifier that does not start is logged and tried again; the others do not wait for it. Neither does anybody
+        wait for a file that cannot be read or written at the moment: clicks are put all the same, and wait in memory.
 
         :raises OutboxError: if the spool cannot be used.
         """
@@ -86,7 +88,7 @@ class Outbox:
         slot = await asyncio.to_thread(take_slot, self._spool)
         journal = Journal(slot.file, self._clock)
         try:
-            await asyncio.to_thread(journal.open, [notifier.name for notifier in self._notifiers])
+            await self._open(journal)
             self._running = await self._begin(slot, journal)
         except BaseException as error:
             journal.close()
@@ -94,6 +96,15 @@ class Outbox:
             if isinstance(error, OSError):
                 raise OutboxError(f"the spool {self._spool} cannot be used: {error}") from error
             raise
+
+    async def _open(self, journal: Journal) -> None:
+        try:
+            await asyncio.to_thread(journal.open, [notifier.name for notifier in self._notifiers])
+        except OutboxError as error:
+            if not isinstance(error.__cause__, OSError | sqlite3.OperationalError):
+                raise
+            # A full disk is no reason to let readers down. The journal opens the file when it is next used.
+            log.error("the outbox cannot be opened: %s; clicks wait in memory until it can", error)  # noqa: TRY400
 
     async def _begin(self, slot: Slot, journal: Journal) -> _Running:
         couriers: dict[str, Courier] = {}
