@@ -363,8 +363,9 @@ class Courier:
             self._progress.failed(job, Row("retry", job.tries, job.first, now(), describe(error)))
         except Exception as error:
             after = error.after if isinstance(error, RetryLater) else 0.0
+            was_open = self._breaker.opened
             self._breaker.failed(now(), opened, after)
-            if self._breaker.opened and not opened:
+            if self._breaker.opened and not was_open:  # once, and not for each call that was on its way
                 log.warning(
                     "notifier %s fails: %s. It is tried again now and then", self.notifier.name, describe(error)
                 )
