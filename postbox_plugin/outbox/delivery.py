@@ -75,6 +75,8 @@ class Courier:
         self._writer = writer
         self._journal = journal
         self._clock = clock
+        # A pause is over when its seconds are, even if the clock is put back meanwhile.
+        self._steady_clock = asyncio.get_running_loop().time
         self._counts = counts
         self._chance = chance
         self._breaker = Breaker(chance)
@@ -224,12 +226,12 @@ class Courier:
             delay = min(2 * delay, START_CAP)
 
     def _pause_length(self) -> float:
-        now = self._clock()
         waits = [PEEK]
-        if self._breaker.until > now:
-            waits.append(self._breaker.until - now)
+        pause = self._breaker.until - self._steady_clock()
+        if pause > 0:
+            waits.append(pause)
         elif self._next_due is not None and self._room() > 0:
-            waits.append(max(0.0, self._next_due - now))
+            waits.append(max(0.0, self._next_due - self._clock()))
         return min(waits)
 
     def _room(self) -> int:
@@ -243,7 +245,7 @@ class Courier:
     def _allowed(self) -> int:
         if self._paused is not None or self._stopping:
             return 0
-        return self._breaker.allowed(self._clock(), self.notifier.concurrency)
+        return self._breaker.allowed(self._steady_clock(), self.notifier.concurrency)
 
     async def _fill(self) -> None:
         if self._progress.serial != self._journal.serial:
@@ -364,7 +366,7 @@ class Courier:
         except Exception as error:
             after = error.after if isinstance(error, RetryLater) else 0.0
             was_open = self._breaker.opened
-            self._breaker.failed(now(), opened, after)
+            self._breaker.failed(self._steady_clock(), opened, after)
             if self._breaker.opened and not was_open:  # once, and not for each call that was on its way
                 log.warning(
                     "notifier %s fails: %s. It is tried again now and then", self.notifier.name, describe(error)

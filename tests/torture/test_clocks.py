@@ -22,35 +22,55 @@ battery begins.
 """
 
 
-def test_a_clock_that_jumps_loses_and_delays_no_click(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A notifier that fails now and then has all of them at the end, each once."""
-    monkeypatch.setattr("postbox_plugin.outbox.outbox.HOUSEKEEPING", 0.2)
-    chance = random.Random(1970)
+class Clock:
+    """A clock that is wrong by so many seconds."""
+
     wrong = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.wrong
+
+
+def test_a_clock_that_jumps_loses_and_delays_no_click(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A notifier that fails now and then, and one that is down all the while, have them all in the end."""
+    monkeypatch.setattr("postbox_plugin.outbox.outbox.HOUSEKEEPING", 0.2)
+    clock = Clock()
+    chance = random.Random(1970)
+    failed: set[str] = set()
     delivered: Counter[str] = Counter()
+    delivered_late: Counter[str] = Counter()
+    is_down = True
 
     async def flaky(click: Click) -> None:
-        if chance.random() < 0.2:
+        if click.event_id not in failed and chance.random() < 0.2:
+            failed.add(click.event_id)
             raise ConnectionError("flaky")
         delivered[click.event_id] += 1
 
+    async def down(click: Click) -> None:
+        if is_down:
+            raise ConnectionError("down")
+        delivered_late[click.event_id] += 1
+
     async def main() -> None:
-        nonlocal wrong
-        # For ever, or a jump of a year would be the end of its three days.
-        notifier = Notifier("flaky", click=flaky, retry_for=1e10)
-        outbox = Outbox(tmp_path, [notifier], clock=lambda: time.time() + wrong)
+        nonlocal is_down
+        # For ever, or a jump of a year would be the end of the three days in which a click is tried.
+        notifiers = [Notifier("flaky", click=flaky, retry_for=1e10), Notifier("down", click=down, retry_for=1e10)]
+        outbox = Outbox(tmp_path, notifiers, clock=clock)
         await outbox.start()
-        for place, wrong in enumerate(JUMPS):
+        for place, clock.wrong in enumerate(JUMPS):
             for number in range(5):
                 events = (f"event:{place}-{number}-{count}" for count in range(20))
                 await asyncio.gather(*(kept(outbox, sample_click(event)) for event in events))
                 await asyncio.sleep(0.01)
-        async with asyncio.timeout(30):
-            while len(delivered) < 100 * len(JUMPS):
-                await asyncio.sleep(0.05)
-        (status,) = await outbox.status()
-        assert (status.waiting, status.retrying, status.dead) == (0, 0, 0)
-        assert set(delivered.values()) == {1}
+        is_down = False
+        for counts in (delivered, delivered_late):
+            async with asyncio.timeout(60):
+                while len(counts) < 100 * len(JUMPS):
+                    await asyncio.sleep(0.05)
+            assert set(counts.values()) == {1}
+        for status in await outbox.status():
+            assert (status.waiting, status.retrying, status.dead) == (0, 0, 0)
         await outbox.stop()
 
     asyncio.run(main())
