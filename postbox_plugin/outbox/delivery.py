@@ -143,6 +143,15 @@ class Courier:
         waiting = self._progress.backlog or self._progress.head.cursor <= self._journal.last_id
         return bool(waiting or self._ready or self._workers)
 
+    @property
+    def to_drain(self) -> int:
+        """How many clicks a stop still waits for."""
+        if not self._can_drain():
+            return 0
+        last_id = self._journal.last_id
+        ahead = sum(max(0, min(span.end, last_id) + 1 - span.cursor) for span in self._progress.spans)
+        return ahead + len(self._ready) + len(self._in_flight)
+
     def wake(self) -> None:
         """There may be something to do."""
         self._changed.set()

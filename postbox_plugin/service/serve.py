@@ -35,6 +35,7 @@ async def serve(
     listening: Sequence[Listening] | None = None,
     stopping: asyncio.Event | None = None,
     ready: Callable[[list[str]], None] | None = None,
+    draining: Callable[[int], None] | None = None,
 ) -> None:
     """Answer tracking links until SIGTERM or SIGINT; then stop accepting, answer who has asked already, deliver what
     waits within ``stop_limit``, and stop the notifiers.
@@ -43,6 +44,7 @@ async def serve(
     :param listening: sockets that are bound already; made as the settings say if ``None``.
     :param stopping: set it to stop, as a signal does.
     :param ready: called with the addresses that are listened on, once they are.
+    :param draining: told now and then, when it stops, how many clicks are still to be delivered.
     :raises SettingsError: if an address cannot be listened on, or the certificate cannot be read.
     :raises OutboxError: if the outbox cannot be opened.
     """
@@ -58,7 +60,7 @@ async def serve(
         if listening is None:  # several processes have one, their parent's
             admin = Admin(postbox.settings)
         connections = Connections(possible(settings.max_connections))
-        async with postbox.running():
+        async with postbox.running(draining=draining):
             watching = asyncio.create_task(connections.watch())
             try:
                 for one in bound:
