@@ -113,7 +113,13 @@ class Service:
         while not wanted <= notified(self).keys():
             await asyncio.sleep(0.05)
 
+    def open_files(self) -> int:
+        """How many files and connections the process has open."""
+        assert self.process is not None
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
     def files(self) -> int:
+        """How many outbox files there are."""
         return len(list((self.folder / "spool").glob("*.db")))
 
     async def stop(self) -> int:
