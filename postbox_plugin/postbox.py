@@ -167,13 +167,14 @@ class Postbox:
         raise InvalidToken(f"not a tracking link: its path does not begin with {self.settings.path}")
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Self]:
+    async def running(self, *, draining: Callable[[int], None] | None = None) -> AsyncIterator[Self]:
         """Opens the outbox, starts the notifiers and delivers what waits; stops them and closes it at the end.
 
         Clicks are kept, and notified, only while this is active. Mount the routes of ``postbox_plugin.redirect``
         beside it.
 
-        :raises OutboxError: if the outbox cannot be opened.
+        :param draining: told now and then, at the end, how many clicks are still to be delivered.
+        :raises OutboxError: if the spool cannot be used.
         :raises SettingsError: if a ``[[notify]]`` block is wrong.
         """
         from postbox_plugin.outbox import Outbox  # noqa: PLC0415 - a sender that never redirects needs no database
@@ -193,7 +194,7 @@ class Postbox:
                 yield self
             finally:
                 self._recorder.outbox = None
-                await outbox.stop()
+                await outbox.stop(draining=draining)
 
     async def record(self, link: OpenedLink, *, address: str, user_agent: str, headers: Mapping[str, str]) -> None:
         """Record a click: for whoever answers requests in place of ``postbox_plugin.redirect``.

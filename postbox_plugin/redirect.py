@@ -32,6 +32,7 @@ from postbox_plugin.errors import InvalidToken
 from postbox_plugin.forwarded import TrustedProxies
 from postbox_plugin.location import location
 from postbox_plugin.postbox import Postbox
+from postbox_plugin.unknown_keys import UnknownKeys
 
 __all__ = ["RedirectServer", "routes"]
 
@@ -71,6 +72,7 @@ class RedirectServer(HTTPServerConnectionDelegate):
         self._postbox: Final = postbox
         self._proxies: Final = TrustedProxies(postbox.settings.trusted_proxies)
         self._prefix: Final = postbox.settings.path
+        self._unknown_keys: Final = UnknownKeys()
         self._not_found: Final = _not_found_page(postbox.settings.home_url)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
@@ -98,10 +100,7 @@ class RedirectServer(HTTPServerConnectionDelegate):
         except InvalidToken as error:
             if error.key_id:
                 self._postbox.counts.unknown_keys += 1
-                _log.warning(
-                    "a link was sealed with key %s, which is not in the ring: do sender and service share their keys?",
-                    error.key_id,
-                )
+                self._unknown_keys.saw(error.key_id)
             self._refuse(request)
         except ValueError:
             _log.error("a sealed address is not http or https: not redirected")

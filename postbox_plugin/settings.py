@@ -47,6 +47,7 @@ class ServeSettings(Checked, frozen=True, kw_only=True):
     :ivar cert: the certificate chain, a PEM file.
     :ivar key: its private key, a PEM file.
     :ivar workers: how many processes serve.
+    :ivar max_connections: the most connections that each process holds open; for a new one, the oldest is closed.
     :ivar admin: ``host:port`` for ``/healthz`` and ``/metrics``, or ``""`` for none. Keep it from the public.
     """
 
@@ -55,6 +56,7 @@ class ServeSettings(Checked, frozen=True, kw_only=True):
     cert: str = ""
     key: str = ""
     workers: int = 1
+    max_connections: int = 4096
     admin: str = ""
 
     def __post_init__(self) -> None:
@@ -62,6 +64,7 @@ class ServeSettings(Checked, frozen=True, kw_only=True):
         if not 1 <= self.workers <= MAX_WORKERS:
             fix = "Write for example 2; one for each processor is the most that helps"
             raise SettingsError("workers", f"{self.workers} is not from 1 to {MAX_WORKERS}", fix)
+        check_positive(self, "max_connections")
         for name in ("http", "https", "admin"):
             value = getattr(self, name)
             match = _LISTEN.fullmatch(value)

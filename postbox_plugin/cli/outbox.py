@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from postbox_plugin.cli.options import AsJson, Config, read_settings
-from postbox_plugin.cli.output import ago, print_json, print_table
+from postbox_plugin.cli.output import Bar, ago, print_json, print_table
 
 if TYPE_CHECKING:
     from postbox_plugin.outbox import Administration, NotifierStatus
@@ -89,7 +90,12 @@ def retry(notifier: OneNotifier = None, config: Config = None) -> None:
     Example:
       postbox outbox retry webhook
     """
-    typer.echo(f"clicks that are tried again: {_outbox(config).retry(notifier)}")
+    outbox = _outbox(config)
+    with Bar("clicks to try again") as bar:
+        if sys.stderr.isatty():
+            bar.begin(sum(one.dead + one.retrying for one in outbox.status() if notifier in (None, one.name)))
+        count = outbox.retry(notifier, advance=bar.advance)
+    typer.echo(f"clicks that are tried again: {count}")
 
 
 @app.command()

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-__all__ = ["ago", "print_json", "print_pairs", "print_table", "shown"]
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["Bar", "ago", "print_json", "print_pairs", "print_table", "shown"]
 
 # Mails come from anywhere: what a terminal would obey is shown instead. C0, DEL, C1, and the marks that reorder text.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -69,6 +72,51 @@ def print_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     for name, value in pairs:
         table.add_row(Text(name, "bold"), Text(shown(value), overflow="fold"))
     Console().print(table)
+
+
+class Bar:
+    """A progress bar on standard error where that is a terminal, for as long as it is entered; nothing elsewhere.
+
+    :param what: what is counted.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what: Final = what
+        self._progress: Progress | None = None
+        self._total = 0
+        self._done = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def begin(self, total: int) -> None:
+        """From here on, so many are to be done."""
+        if not sys.stderr.isatty():
+            return
+        # Few commands have one, and it is slow to import.
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415
+
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        self._progress = Progress(*columns, console=Console(stderr=True), transient=True)
+        self._progress.add_task(self._what, total=total)
+        self._progress.start()
+        self._total = total
+
+    def advance(self, more: int) -> None:
+        """So many more are done."""
+        self._done += more
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=self._done)
+
+    def left(self, count: int) -> None:
+        """So many are left to do; the first time, they are all."""
+        if self._progress is None and count:
+            self.begin(count)
+        self.advance(max(0, self._total - count) - self._done)
 
 
 def ago(seconds: float) -> str:

@@ -9,6 +9,7 @@ import msgspec
 import typer
 
 from postbox_plugin.cli.options import Config, config_file, make_postbox
+from postbox_plugin.cli.output import Bar
 
 __all__ = ["serve"]
 
@@ -38,7 +39,9 @@ def serve(
     if workers is not None:
         settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, workers=workers))
     if settings.serve.workers == 1:
-        asyncio.run(run(postbox))
+        with Bar("clicks to deliver") as bar:
+            asyncio.run(run(postbox, draining=bar.left))
     else:
         path = config_file(config)
-        asyncio.run(serve_with_workers(settings, str(path.absolute()) if path else ""))
+        with Bar("workers to end") as bar:
+            asyncio.run(serve_with_workers(settings, str(path.absolute()) if path else "", draining=bar.left))

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 from postbox_plugin.errors import OutboxError
 from postbox_plugin.outbox import ledger
-from postbox_plugin.outbox.control import Request, ask
+from postbox_plugin.outbox.control import Advance, Request, ask, ignore
 from postbox_plugin.outbox.journal import Journal
 from postbox_plugin.outbox.records import Listed, NotifierStatus
 from postbox_plugin.outbox.slot import Slot, door, slots
@@ -57,17 +57,22 @@ class Administration:
         order = ("dead", "retry", "waiting")
         return sorted(found, key=lambda one: order.index(one.state))[:limit]
 
-    def retry(self, name: str | None = None) -> int:
+    def retry(self, name: str | None = None, *, advance: Advance = ignore) -> int:
         """Try dead letters and all that waits for a retry again, now; how many clicks that concerns.
 
         :param name: one notifier; all of them for ``None``.
+        :param advance: told of how many more clicks it was done.
         """
 
         def offline(journal: Journal) -> int:
-            known = ledger.check_name(journal, name)
-            return sum(count for one in known for count in _run(journal, ledger.retry(journal, one, time.time())))
+            total = 0
+            for one in ledger.check_name(journal, name):
+                for count in _run(journal, ledger.retry(journal, one, time.time())):
+                    total += count
+                    advance(count)
+            return total
 
-        return sum(self._everywhere(Request(do="retry", name=name), offline))
+        return sum(self._everywhere(Request(do="retry", name=name), offline, advance))
 
     def resume(self, name: str) -> bool:
         """Start a paused notifier again; whether it was paused.
@@ -109,9 +114,11 @@ class Administration:
 
         return sum(self._everywhere(Request(do="purge", name=name, recipient=recipient, dead_only=dead_only), offline))
 
-    def _everywhere(self, request: Request, offline: Callable[[Journal], Result]) -> Sequence[Result]:
+    def _everywhere(
+        self, request: Request, offline: Callable[[Journal], Result], advance: Advance = ignore
+    ) -> Sequence[Result]:
         try:
-            return [self._at(slot, request, offline) for slot in self._places(request.name)]
+            return [self._at(slot, request, offline, advance) for slot in self._places(request.name)]
         except OSError as error:
             raise OutboxError(f"the spool {self._spool} cannot be used: {error}") from error
 
@@ -125,7 +132,9 @@ class Administration:
         found = [slot for slot in places if name in names[slot]]
         return found or ledger.refuse(name, {name for several in names.values() for name in several})
 
-    def _at(self, slot: Slot, request: Request, offline: Callable[[Journal], Result]) -> Result:
+    def _at(
+        self, slot: Slot, request: Request, offline: Callable[[Journal], Result], advance: Advance = ignore
+    ) -> Result:
         deadline = time.monotonic() + OWNER_WAIT
         while True:
             with self._own(slot) as journal:
@@ -133,7 +142,7 @@ class Administration:
                     return offline(journal)
             # The owner may be about to start or to stop: then there is no socket, but soon there is one, or no owner.
             with contextlib.suppress(ConnectionError, FileNotFoundError):
-                answer: Result = ask(slot.socket, request, _KINDS[request.do])
+                answer: Result = ask(slot.socket, request, _KINDS[request.do], advance=advance)
                 return answer
             if time.monotonic() > deadline:
                 raise OutboxError(f"{slot.file} belongs to a running process that does not answer on {slot.socket}")

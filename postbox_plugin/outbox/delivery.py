@@ -75,6 +75,8 @@ class Courier:
         self._writer = writer
         self._journal = journal
         self._clock = clock
+        # A pause is over when its seconds are, even if the clock is put back meanwhile.
+        self._steady_clock = asyncio.get_running_loop().time
         self._counts = counts
         self._chance = chance
         self._breaker = Breaker(chance)
@@ -140,6 +142,15 @@ class Courier:
             return True
         waiting = self._progress.backlog or self._progress.head.cursor <= self._journal.last_id
         return bool(waiting or self._ready or self._workers)
+
+    @property
+    def to_drain(self) -> int:
+        """How many clicks a stop still waits for."""
+        if not self._can_drain():
+            return 0
+        last_id = self._journal.last_id
+        ahead = sum(max(0, min(span.end, last_id) + 1 - span.cursor) for span in self._progress.spans)
+        return ahead + len(self._ready) + len(self._in_flight)
 
     def wake(self) -> None:
         """There may be something to do."""
@@ -224,12 +235,12 @@ class Courier:
             delay = min(2 * delay, START_CAP)
 
     def _pause_length(self) -> float:
-        now = self._clock()
         waits = [PEEK]
-        if self._breaker.until > now:
-            waits.append(self._breaker.until - now)
+        pause = self._breaker.until - self._steady_clock()
+        if pause > 0:
+            waits.append(pause)
         elif self._next_due is not None and self._room() > 0:
-            waits.append(max(0.0, self._next_due - now))
+            waits.append(max(0.0, self._next_due - self._clock()))
         return min(waits)
 
     def _room(self) -> int:
@@ -243,7 +254,7 @@ class Courier:
     def _allowed(self) -> int:
         if self._paused is not None or self._stopping:
             return 0
-        return self._breaker.allowed(self._clock(), self.notifier.concurrency)
+        return self._breaker.allowed(self._steady_clock(), self.notifier.concurrency)
 
     async def _fill(self) -> None:
         if self._progress.serial != self._journal.serial:
@@ -363,8 +374,9 @@ class Courier:
             self._progress.failed(job, Row("retry", job.tries, job.first, now(), describe(error)))
         except Exception as error:
             after = error.after if isinstance(error, RetryLater) else 0.0
-            self._breaker.failed(now(), opened, after)
-            if self._breaker.opened and not opened:
+            was_open = self._breaker.opened
+            self._breaker.failed(self._steady_clock(), opened, after)
+            if self._breaker.opened and not was_open:  # once, and not for each call that was on its way
                 log.warning(
                     "notifier %s fails: %s. It is tried again now and then", self.notifier.name, describe(error)
                 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from postbox_plugin.errors import OutboxError
 from postbox_plugin.outbox import ledger
 from postbox_plugin.outbox.administration import check_purge
 from postbox_plugin.outbox.adoption import orphans, receive
-from postbox_plugin.outbox.control import ControlServer, Request
+from postbox_plugin.outbox.control import Advance, ControlServer, Request, ignore
 from postbox_plugin.outbox.delivery import Courier
 from postbox_plugin.outbox.journal import Journal
 from postbox_plugin.outbox.records import Entry, Health, Listed, NotifierStatus, recipients_of
@@ -33,6 +34,8 @@ log = logging.getLogger("postbox.outbox")
 
 HOUSEKEEPING: Final = 60.0
 SLOW_COMMIT: Final = 0.02
+TELL: Final = 0.1
+"""Seconds between two words on how draining gets on."""
 
 
 class Outbox:
@@ -77,7 +80,8 @@ class Outbox:
     async def start(self) -> None:
         """Become the owner of an outbox file, start the notifiers, and deliver, what waits from earlier included.
 
-        A notifier that does not start is logged and tried again; the others do not wait for it.
+        A notifier that does not start is logged and tried again; the others do not wait for it. Neither does anybody
+        wait for a file that cannot be read or written at the moment: clicks are put all the same, and wait in memory.
 
         :raises OutboxError: if the spool cannot be used.
         """
@@ -86,7 +90,7 @@ class Outbox:
         slot = await asyncio.to_thread(take_slot, self._spool)
         journal = Journal(slot.file, self._clock)
         try:
-            await asyncio.to_thread(journal.open, [notifier.name for notifier in self._notifiers])
+            await self._open(journal)
             self._running = await self._begin(slot, journal)
         except BaseException as error:
             journal.close()
@@ -94,6 +98,15 @@ class Outbox:
             if isinstance(error, OSError):
                 raise OutboxError(f"the spool {self._spool} cannot be used: {error}") from error
             raise
+
+    async def _open(self, journal: Journal) -> None:
+        try:
+            await asyncio.to_thread(journal.open, [notifier.name for notifier in self._notifiers])
+        except OutboxError as error:
+            if not isinstance(error.__cause__, OSError | sqlite3.OperationalError):
+                raise
+            # A full disk is no reason to let readers down. The journal opens the file when it is next used.
+            log.error("the outbox cannot be opened: %s; clicks wait in memory until it can", error)  # noqa: TRY400
 
     async def _begin(self, slot: Slot, journal: Journal) -> _Running:
         couriers: dict[str, Courier] = {}
@@ -113,22 +126,27 @@ class Outbox:
         running.housekeeping = asyncio.create_task(self._keep_house(running))
         return running
 
-    async def stop(self) -> None:
+    async def stop(self, *, draining: Callable[[int], None] | None = None) -> None:
         """Let calls in flight end within the limit, stop the notifiers, write what became of it, and let the file go.
 
         Does nothing where nothing runs. The outbox can be started again afterwards.
+
+        :param draining: told now and then how many clicks are still to be delivered.
         """
         running, self._running = self._running, None
         if running is None:
             return
         try:
             running.housekeeping.cancel()
+            telling = asyncio.create_task(_tell(running, draining)) if draining is not None else None
             await running.control.stop()
             # The other couriers are stopped even if one fails to be.
             stopping = (courier.stop(self._stop_limit) for courier in running.couriers.values())
             for failure in await asyncio.gather(*stopping, return_exceptions=True):
                 if failure is not None:
                     log.error("a notifier could not be stopped", exc_info=failure)
+            if telling is not None:
+                telling.cancel()
             await running.writer.drain()
         finally:
             running.writer.shut()
@@ -190,12 +208,19 @@ class Outbox:
         running.writer.settle(now=True)
         return await running.writer.read(lambda journal: ledger.listing(journal, name, limit))
 
-    async def retry(self, name: str | None = None) -> int:
+    async def retry(self, name: str | None = None, *, advance: Advance = ignore) -> int:
         """See :meth:`.administration.Administration.retry`; of this process alone."""
         running = self._live()
+        loop = asyncio.get_running_loop()
+
+        def told(journal: Journal, name: str, now: float) -> Iterator[int]:
+            for number in ledger.retry(journal, name, now):
+                loop.call_soon_threadsafe(advance, number)
+                yield number
+
         count = 0
         for one in await running.writer.read(lambda journal: ledger.check_name(journal, name)):
-            count += sum(await running.writer.steps(partial(ledger.retry, name=one, now=self._clock())))
+            count += sum(await running.writer.steps(partial(told, name=one, now=self._clock())))
             if one in running.couriers:
                 running.couriers[one].hurry()
         return count
@@ -235,7 +260,7 @@ class Outbox:
         await running.writer.read(lambda journal: journal.scrub(False))
         return count
 
-    async def _answer(self, request: Request) -> Any:
+    async def _answer(self, request: Request, advance: Advance) -> Any:
         match request.do:
             case "status":
                 return await self.status()
@@ -244,7 +269,7 @@ class Outbox:
             case "list":
                 return await self.list(request.name, limit=request.limit)
             case "retry":
-                return await self.retry(request.name)
+                return await self.retry(request.name, advance=advance)
             case "resume":
                 return await self.resume(request.name or "")
             case "purge":
@@ -300,3 +325,9 @@ class _Running:
         self.control: Final = control
         self.couriers: Final = couriers
         self.housekeeping: asyncio.Task[None]
+
+
+async def _tell(running: _Running, draining: Callable[[int], None]) -> None:
+    while True:
+        draining(sum(courier.to_drain for courier in running.couriers.values()))
+        await asyncio.sleep(TELL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 __all__ = ["log_to_stderr"]
 
@@ -12,6 +13,16 @@ def log_to_stderr(who: str = "") -> None:
 
     :param who: named in each line, where there are several.
     """
-    handler = logging.StreamHandler()
+    handler = _Stderr()
     handler.setFormatter(logging.Formatter(f"%(asctime)s %(levelname)s {who}%(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    # What it says below that is about requests that are none, a line for each, with the address they came from.
+    logging.getLogger("tornado.general").setLevel(logging.ERROR)
+
+
+class _Stderr(logging.StreamHandler):  # type: ignore[type-arg]
+    """Looks standard error up for each line: while there is a progress bar, that stands below the lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)

@@ -9,18 +9,17 @@ import signal
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from tornado.httpserver import HTTPServer
-
 from postbox_plugin.postbox import Postbox
 from postbox_plugin.redirect import RedirectServer
 from postbox_plugin.service.admin import Admin
+from postbox_plugin.service.connections import Connections, Server, possible
 from postbox_plugin.service.listening import Listening, certificate, listen
+from postbox_plugin.service.supervisor import tell
 
 __all__ = ["serve"]
 
 MAX_HEADER_BYTES: Final = 16 * 1024
 MAX_BODY_BYTES: Final = 16 * 1024
-IDLE_SECONDS: Final = 60.0
 ANSWER_SECONDS: Final = 1.0
 """Seconds beyond ``journal_deadline`` that open requests get when the service stops."""
 QUIET_SECONDS: Final = 0.1
@@ -35,6 +34,7 @@ async def serve(
     listening: Sequence[Listening] | None = None,
     stopping: asyncio.Event | None = None,
     ready: Callable[[list[str]], None] | None = None,
+    draining: Callable[[int], None] | None = None,
 ) -> None:
     """Answer tracking links until SIGTERM or SIGINT; then stop accepting, answer who has asked already, deliver what
     waits within ``stop_limit``, and stop the notifiers.
@@ -43,6 +43,7 @@ async def serve(
     :param listening: sockets that are bound already; made as the settings say if ``None``.
     :param stopping: set it to stop, as a signal does.
     :param ready: called with the addresses that are listened on, once they are.
+    :param draining: told now and then, when it stops, how many clicks are still to be delivered.
     :raises SettingsError: if an address cannot be listened on, or the certificate cannot be read.
     :raises OutboxError: if the outbox cannot be opened.
     """
@@ -51,19 +52,21 @@ async def serve(
     loop = asyncio.get_running_loop()
     bound = listen(settings) if listening is None else listening
     answering = RedirectServer(postbox)
-    servers: list[HTTPServer] = []
+    servers: list[Server] = []
     admin = None
     try:
         tls = certificate(settings) if settings.https else None
         if listening is None:  # several processes have one, their parent's
             admin = Admin(postbox.settings)
-        async with postbox.running():
+        connections = Connections(possible(settings.max_connections))
+        async with postbox.running(draining=draining):
+            watching = asyncio.create_task(connections.watch())
             try:
                 for one in bound:
-                    server = HTTPServer(
+                    server = Server(
                         answering,
+                        connections=connections,
                         ssl_options=tls if one.scheme == "https" else None,
-                        idle_connection_timeout=IDLE_SECONDS,
                         max_header_size=MAX_HEADER_BYTES,
                         max_body_size=MAX_BODY_BYTES,
                     )
@@ -78,14 +81,19 @@ async def serve(
                 gc.freeze()
                 addresses = [one.address for one in bound]
                 _log.info("listening on %s", ", ".join(addresses))
+                if listening is None:
+                    tell("READY=1")
                 if ready is not None:
                     ready(addresses)
                 await stop.wait()
                 _log.info("stopping")
+                if listening is None:
+                    tell("STOPPING=1")
             finally:
                 gc.unfreeze()
                 for number in (signal.SIGTERM, signal.SIGINT):
                     loop.remove_signal_handler(number)
+                watching.cancel()
                 await _close(servers, postbox)
     finally:
         if admin is not None:
@@ -94,7 +102,7 @@ async def serve(
             one.close()
 
 
-async def _close(servers: list[HTTPServer], postbox: Postbox) -> None:
+async def _close(servers: list[Server], postbox: Postbox) -> None:
     """Accept nobody more, answer whoever has asked already, and close all connections."""
     for server in servers:
         server.stop()

@@ -17,6 +17,7 @@ import msgspec
 from postbox_plugin.errors import PostboxError
 from postbox_plugin.service.admin import Admin
 from postbox_plugin.service.listening import Listening, certificate, listen
+from postbox_plugin.service.supervisor import VARIABLE, tell
 from postbox_plugin.settings import Settings
 
 __all__ = ["Orders", "serve_with_workers"]
@@ -50,13 +51,18 @@ class Orders(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def serve_with_workers(
-    settings: Settings, config: str, *, ready: Callable[[list[str]], None] | None = None
+    settings: Settings,
+    config: str,
+    *,
+    ready: Callable[[list[str]], None] | None = None,
+    draining: Callable[[int], None] | None = None,
 ) -> None:
     """Run ``[serve] workers`` processes until SIGTERM or SIGINT; then let them end, and at a second signal, kill them.
 
     :param settings: the settings, which the workers read once more.
     :param config: the file that they are in; ``""`` for the environment alone.
     :param ready: called with the addresses that are listened on, once every worker serves.
+    :param draining: told, when it stops, how many workers have not ended yet.
     :raises SettingsError: if an address cannot be listened on, or the certificate cannot be read.
     :raises PostboxError: if a worker does not start the first time.
     """
@@ -71,7 +77,7 @@ async def serve_with_workers(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.stop)
         admin.start()
-        await supervisor.run(ready)
+        await supervisor.run(ready, draining)
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
@@ -98,20 +104,25 @@ class _Supervisor:
         self._stopping.set()
         self._signal(number)
 
-    async def run(self, ready: Callable[[list[str]], None] | None) -> None:
+    async def run(self, ready: Callable[[list[str]], None] | None, draining: Callable[[int], None] | None) -> None:
         serving = [asyncio.get_running_loop().create_future() for _ in range(self._count)]
         keeping = [asyncio.create_task(self._keep(number, serves)) for number, serves in enumerate(serving)]
         try:
             await asyncio.gather(*serving)
             addresses = [one.address for one in self._listening]
             _log.info("%d workers serve %s", self._count, ", ".join(addresses))
+            tell("READY=1")
             if ready is not None and not self._stopping.is_set():
                 ready(addresses)
             await self._stopping.wait()
         finally:
+            tell("STOPPING=1")
             if not self._stopping.is_set():
                 self.stop()
+            telling = asyncio.create_task(_tell(keeping, draining)) if draining is not None else None
             _, late = await asyncio.wait(keeping, timeout=self._limit)
+            if telling is not None:
+                telling.cancel()
             if late:
                 _log.error("%d workers did not end within %g s: they are killed", len(self._processes), self._limit)
                 self._signal(signal.SIGKILL)
@@ -148,6 +159,8 @@ class _Supervisor:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "postbox_plugin.service.worker", msgspec.json.encode(orders).decode()),
                 pass_fds=(self._life, ready, *(one for _, _, several in listening for one in several)),
+                # The supervisor is the parent's to talk to.
+                env={name: value for name, value in os.environ.items() if name != VARIABLE},
                 # What a terminal sends is for the parent, which tells the workers.
                 start_new_session=True,
             )
@@ -168,6 +181,17 @@ class _Supervisor:
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
+
+
+async def _tell(keeping: Sequence[asyncio.Task[None]], draining: Callable[[int], None]) -> None:
+    left = list(keeping)
+    while True:
+        draining(len(left))
+        _, running = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+        left = list(running)
+        if not left:
+            draining(0)
+            return
 
 
 async def _one_byte(descriptor: int) -> bool:

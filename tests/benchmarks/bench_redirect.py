@@ -3,7 +3,10 @@ handler that only calls ``self.redirect``: the most that Tornado can do here.
 
 Both run as processes of their own and take turns, several rounds long; wrk asks, and the table shows medians::
 
-    python tests/benchmarks/bench_redirect.py [--rounds 5] [--seconds 4]
+    python tests/benchmarks/bench_redirect.py [--rounds 5] [--seconds 4] [--workers 2]
+
+With ``--workers``, the service with one worker and with so many take their turns too; both write their access log, to
+nowhere, as ``postbox serve`` does. wrk needs a processor of its own: two workers and wrk do not fit on two of them.
 """
 
 from __future__ import annotations
@@ -50,10 +53,16 @@ asyncio.run(main())
 OURS = """
 import asyncio, sys
 from postbox_plugin import Postbox
-from postbox_plugin.service import serve
+from postbox_plugin.service import serve, serve_with_workers
+
+def ready(addresses):
+    print(addresses[0].rpartition(":")[2], flush=True)
 
 postbox = Postbox.from_file(sys.argv[1])
-asyncio.run(serve(postbox, ready=lambda addresses: print(addresses[0].rpartition(":")[2], flush=True)))
+if "workers" in sys.argv:
+    asyncio.run(serve_with_workers(postbox.settings, sys.argv[1], ready=ready))
+else:
+    asyncio.run(serve(postbox, ready=ready))
 """
 
 
@@ -68,7 +77,9 @@ class Measured(NamedTuple):
 @contextlib.contextmanager
 def server(*command: str) -> Iterator[int]:
     """A process that prints its port."""
-    with subprocess.Popen([sys.executable, "-c", *command], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", *command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
         assert process.stdout is not None
         try:
             yield int(process.stdout.readline())
@@ -99,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
     parser.add_argument("--seconds", type=float, default=4.0, help="how long a turn is")
+    parser.add_argument("--workers", type=int, default=1, help="also measure so many processes")
     options = parser.parse_args()
     if not shutil.which("wrk"):
         sys.exit("wrk is not installed (Debian: apt-get install wrk)")
@@ -107,19 +119,25 @@ def main() -> None:
         f'<a href="{ADDRESS}">', Mail(sender="News <news@example.com>", recipient="reader@example.org", subject="New")
     )
     token = html.split("/c/")[1].split('"')[0]
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, "postbox.toml")
-        config.write_text(
-            f'domain = "click.example.com"\nkeys = ["{key}"]\nspool = "{folder}/spool"\n[serve]\nhttp = "127.0.0.1:0"\n'
-            f'[[notify]]\nuse = "log"\npath = "{folder}/clicks.jsonl"\n'
-        )
-        results: dict[tuple[str, int], list[Measured]] = {}
-        with server(BARE) as bare, server(OURS, str(config)) as ours:
-            for _ in range(options.rounds):
-                for connections in CONNECTIONS:
-                    for name, port in (("bare Tornado", bare), ("with journal", ours)):
-                        found = ask(port, token, connections, options.seconds)
-                        results.setdefault((name, connections), []).append(found)
+    results: dict[tuple[str, int], list[Measured]] = {}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as running:
+        ports = {"bare Tornado": running.enter_context(server(BARE))}
+        ours: dict[str, tuple[int, tuple[str, ...]]] = {"with journal": (1, ())}
+        if options.workers > 1:
+            ours |= {"1 worker": (1, ("workers",)), f"{options.workers} workers": (options.workers, ("workers",))}
+        for name, (workers, how) in ours.items():
+            config = Path(folder, f"{name}.toml")
+            config.write_text(
+                f'domain = "click.example.com"\nkeys = ["{key}"]\nspool = "{folder}/spool {name}"\n'
+                f'[serve]\nhttp = "127.0.0.1:0"\nworkers = {workers}\n'
+                f'[[notify]]\nuse = "log"\npath = "{folder}/{name}.jsonl"\n'
+            )
+            ports[name] = running.enter_context(server(OURS, str(config), *how))
+        for _ in range(options.rounds):
+            for connections in CONNECTIONS:
+                for name, port in ports.items():
+                    found = ask(port, token, connections, options.seconds)
+                    results.setdefault((name, connections), []).append(found)
     show(results)
 
 

@@ -151,10 +151,12 @@ def test_path(path: str) -> None:
         ({"https": "127.0.0.1:8443", "cert": "c.pem"}, "serve.key"),
         ({"http": ""}, "serve.http"),
         ({"port": 80}, "serve.port"),
+        ({"workers": 0}, "serve.workers"),
+        ({"max_connections": 0}, "serve.max_connections"),
     ],
 )
 def test_serve(serve: dict[str, object], named: str) -> None:
-    """[serve] needs host and port, https its certificate, and something to listen on."""
+    """[serve] needs host and port, https its certificate, and something to listen on; and numbers that can work."""
     assert refused(serve=serve).key == named
 
 
