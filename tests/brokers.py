@@ -8,12 +8,13 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-__all__ = ["Broker", "Nats", "RabbitMQ", "Redis", "program"]
+__all__ = ["Broker", "Gate", "Kafka", "Moto", "Nats", "RabbitMQ", "Redis", "program"]
 
 START: float = 60.0
 
@@ -70,6 +71,10 @@ class Broker:
             self._signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def close(self) -> None:
+        """Kill it for good."""
+        self.kill()
 
     def pause(self) -> None:
         """Let it hang."""
@@ -130,7 +135,6 @@ class RabbitMQ(Broker):
         super().start()
 
     def close(self) -> None:
-        """Kill it for good."""
         self.kill()
         if self._mapper is not None:
             self._mapper.kill()
@@ -142,3 +146,97 @@ class Nats(Broker):
 
     def command(self) -> list[str]:
         return [program("nats-server"), "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder)]
+
+
+class Moto(Broker):
+    """moto's server, which is Kinesis and SQS; it keeps all in memory, so tests kill the :class:`Gate` before it."""
+
+    # What an account has to have, and moto does not look at.
+    ACCOUNT = {"region": "ru-central1", "access_key_id": "id", "secret_access_key": "secret"}  # noqa: RUF012
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(self.port)]
+
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "MOTO_ALLOW_NONEXISTENT_REGION": "true"}
+
+
+class Gate(Broker):
+    """The way to a server that forgets what it has when it is killed: a process that passes bytes on.
+
+    What clients know of Kinesis and SQS is such a front, whose machines come and go before a store that stays. Killed,
+    it cuts connections at any byte, also between a request that was taken and its answer; paused, it hangs.
+
+    :param folder: for its log.
+    :param server: where it leads to.
+    """
+
+    SCRIPT = """
+import asyncio, sys
+
+async def main(port, behind):
+    async def serve(reader, writer):
+        further = await asyncio.open_connection("127.0.0.1", behind)
+        await asyncio.gather(copy(reader, further[1]), copy(further[0], writer))
+
+    async def copy(reader, writer):
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        writer.close()
+
+    await (await asyncio.start_server(serve, "127.0.0.1", port)).serve_forever()
+
+asyncio.run(main(*map(int, sys.argv[1:])))
+"""
+
+    def __init__(self, folder: Path, server: Broker) -> None:
+        super().__init__(folder)
+        self.server = server
+
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", self.SCRIPT, str(self.port), str(self.server.port)]
+
+
+class Kafka(Broker):
+    """librdkafka's own mock cluster (``mock_kafka.py``), which keeps all in memory: killing takes it off the network.
+
+    :ivar servers: the addresses of its brokers.
+    """
+
+    servers: list[str]
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(Path(__file__).with_name("mock_kafka.py"))]
+
+    def start(self) -> None:
+        if self._process is None:
+            with (self.folder / "log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    self.command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+                )
+            assert self._process.stdout is not None
+            self.servers = self._process.stdout.readline().decode().strip().split(",")
+        else:
+            self.order("up")
+
+    def kill(self) -> None:
+        """Cut all connections, and take no new ones."""
+        self.order("down")
+
+    def order(self, command: str) -> None:
+        """Give it one of the commands that it obeys."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{command}\n".encode())
+        self._process.stdin.flush()
+        assert self._process.stdout.readline() == b"done\n", (self.folder / "log").read_text()
+
+    def close(self) -> None:
+        if self._process is not None:
+            with self._process:
+                self._process.kill()

@@ -17,10 +17,13 @@ import msgspec
 import pytest
 from sinks import running_sink
 
+from postbox_hooks.notify.kafka import KafkaNotifier
+from postbox_hooks.notify.kinesis import KinesisNotifier
 from postbox_hooks.notify.log import LogNotifier
 from postbox_hooks.notify.nats import NatsNotifier
 from postbox_hooks.notify.rabbitmq import RabbitMQNotifier
 from postbox_hooks.notify.redis import RedisNotifier
+from postbox_hooks.notify.sqs import SqsNotifier
 from postbox_hooks.notify.webhook import WebhookNotifier
 from postbox_plugin import Click, hookspecs, new_key
 from postbox_plugin.settings import NotifySettings, ServeSettings, Settings, from_mapping
@@ -141,6 +144,9 @@ def test_the_settings_table_is_the_code_s() -> None:
         ("redis", RedisNotifier),
         ("rabbitmq", RabbitMQNotifier),
         ("nats", NatsNotifier),
+        ("kafka", KafkaNotifier),
+        ("kinesis", KinesisNotifier),
+        ("sqs", SqsNotifier),
     ],
 )
 def test_the_options_of_notifiers_are_the_code_s(name: str, notifier: type) -> None:

@@ -19,10 +19,13 @@ MODULES = [
     "postbox_plugin.testing",
     "postbox_hooks.machines",
     "postbox_hooks.mail.smtplib",
+    "postbox_hooks.notify.kafka",
+    "postbox_hooks.notify.kinesis",
     "postbox_hooks.notify.log",
     "postbox_hooks.notify.nats",
     "postbox_hooks.notify.rabbitmq",
     "postbox_hooks.notify.redis",
+    "postbox_hooks.notify.sqs",
     "postbox_hooks.notify.webhook",
 ]
 

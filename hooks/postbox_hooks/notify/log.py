@@ -14,21 +14,18 @@ record, so they count as delivered.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import copy
 import errno
 import fcntl
 import logging
 import os
-import queue
 import stat
-import threading
-from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
+from postbox_hooks._batches import Batches
+from postbox_hooks._threads import Thread
 from postbox_plugin import Click, hookimpl
 
 __all__ = ["LogNotifier"]
@@ -49,9 +46,8 @@ class LogNotifier:
 
     def __init__(self, *, path: str = "") -> None:
         self._sink: Final[_Sink] = _File(Path(path)) if path else _Logger()
-        self._waiting: dict[asyncio.Future[None], bytes] = {}
-        self._thread: _Thread | None = None
-        self._busy = False
+        self._thread: Thread | None = None
+        self._lines: Batches[bytes] | None = None
 
     @hookimpl
     async def postbox_start(self) -> None:
@@ -59,22 +55,22 @@ class LogNotifier:
 
         :raises OSError: if it cannot be opened for appending.
         """
-        thread = _Thread()
+        thread = Thread("postbox-log")
         try:
             await thread.call(self._sink.open)
         except BaseException:
             thread.end()
             raise
         self._thread = thread
-        self._busy = False
+        self._lines = Batches(self._append, [thread])
 
     @hookimpl
     async def postbox_stop(self) -> None:
         """Close the file."""
-        if self._thread is not None:
-            thread, self._thread = self._thread, None
-            closed = thread.call(self._sink.close)
-            thread.end()
+        if self._thread is not None and self._lines is not None:
+            closed = self._thread.call(self._sink.close)
+            self._lines.close()
+            self._thread = self._lines = None
             await closed
 
     @hookimpl
@@ -83,38 +79,12 @@ class LogNotifier:
 
         :raises OSError: if its line could not be written and synced.
         """
-        assert self._thread is not None, "postbox_start comes first"
-        loop = asyncio.get_running_loop()
-        written: asyncio.Future[None] = loop.create_future()
-        if not self._waiting:
-            # Not at once: what else comes in this turn of the loop shares the write.
-            loop.call_soon(self._write)
-        self._waiting[written] = click.to_json() + b"\n"
-        try:
-            await written
-        finally:
-            # Whoever gives up before the write will bring the click again.
-            self._waiting.pop(written, None)
+        assert self._lines is not None, "postbox_start comes first"
+        await self._lines.put(click.to_json() + b"\n")
 
-    def _write(self) -> None:
-        if self._waiting and not self._busy and self._thread is not None:
-            batch, self._waiting = self._waiting, {}
-            self._busy = True
-            done = self._thread.call(self._sink.append, batch.values())
-            done.add_done_callback(partial(self._written, batch))
-
-    def _written(self, batch: Collection[asyncio.Future[None]], done: asyncio.Future[None]) -> None:
-        self._busy = False
-        error = done.exception()
-        for written in batch:
-            if written.done():
-                continue
-            if error is None:
-                written.set_result(None)
-            else:
-                # One each, for an exception gathers the traceback of everyone it is raised to.
-                written.set_exception(copy.copy(error))
-        self._write()
+    def _append(self, lines: Sequence[bytes]) -> list[None]:
+        self._sink.append(lines)
+        return [None] * len(lines)
 
 
 class _Sink(Protocol):
@@ -233,46 +203,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class _Thread:
-    """One thread, for calls one after the other.
-
-    Not an executor: those wait for their threads when Python exits, for ever if a disk is stuck.
-    """
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._calls: queue.SimpleQueue[tuple[asyncio.Future[None], Callable[[], Any]] | None] = queue.SimpleQueue()
-        threading.Thread(target=self._run, name="postbox-log", daemon=True).start()
-
-    def call(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[None]:
-        """Call a function in the thread; the future tells how it went."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        self._calls.put((future, partial(function, *arguments)))
-        return future
-
-    def end(self) -> None:
-        """Let the thread end after the calls that were given to it."""
-        self._calls.put(None)
-
-    def _run(self) -> None:
-        while (call := self._calls.get()) is not None:
-            future, function = call
-            error = None
-            try:
-                function()
-            except Exception as raised:
-                error = raised
-            # The loop may be gone when a stuck disk comes back at last: then nobody waits.
-            with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_settle, future, error)
-
-
-def _settle(future: asyncio.Future[None], error: Exception | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(None)
-    else:
-        future.set_exception(error)
