@@ -61,7 +61,7 @@ class MarkedLink(msgspec.Struct, frozen=True, kw_only=True):
 class Layout(msgspec.Struct, frozen=True, kw_only=True):
     """What a mail looks like.
 
-    :ivar subject: its subject, decoded; ``""`` without one.
+    :ivar subject: its subject, decoded, or the title of HTML that is no message; ``""`` without one.
     :ivar sender: its From, decoded.
     :ivar parts: the HTML of each of its HTML parts: links marked, pictures that are inside the message put in.
     :ivar links: its links, in order.
@@ -95,8 +95,9 @@ def layout_of(message: Message[Any, Any] | bytes | str, *, working_links: bool =
     remote = 0
     for text in texts:
         html = _marked(text, len(links), working=working_links)
-        seen, pictures = _visible(html)
+        seen, title, pictures = _visible(html)
         links += _links(text, len(links), seen)
+        subject = subject or title
         remote += pictures
         parts.append(_CONTENT_ID.sub(lambda found: images.get(unquote(found[1]), found[0]), html))
     return Layout(subject=subject, sender=sender, parts=tuple(parts), links=tuple(links), remote_images=remote)
@@ -182,8 +183,8 @@ def _opted_out(element: Element) -> Attribute | None:
     return element.attributes.get("postbox:no-track") if element.mentions("postbox:") else None
 
 
-def _visible(html: str) -> tuple[dict[str, str], int]:
-    """The text of each marked link outside of comments, by its mark; and how many pictures are elsewhere."""
+def _visible(html: str) -> tuple[dict[str, str], str, int]:
+    """The text of each marked link outside of comments, by its mark; the title; how many pictures are elsewhere."""
     import lxml.etree  # noqa: PLC0415 - every command imports this module, and few need it
     import lxml.html  # noqa: PLC0415
 
@@ -191,14 +192,14 @@ def _visible(html: str) -> tuple[dict[str, str], int]:
     try:
         document = lxml.html.document_fromstring(html.encode("utf-8", "replace"), parser=parser)
     except lxml.etree.ParserError:  # nothing in it but comments
-        return {}, 0
+        return {}, "", 0
     texts = {
         mark: _words("".join(element.itertext())) or _words(_alternative(element))
         for element in document.iter("a", "area")
         if (mark := element.get(MARK)) is not None
     }
     remote = sum(bool(_REMOTE.match(image.get("src") or "")) for image in document.iter("img"))
-    return texts, remote
+    return texts, _words(document.findtext(".//title") or ""), remote
 
 
 def _alternative(element: HtmlElement) -> str:

@@ -32,6 +32,7 @@ _HASH: Final = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decod
 # What a page cannot show, or would be misled by: C0, DEL, C1, surrogates, and the marks that reorder text.
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _TOKEN: Final = re.compile(r"[\w-]{60,}")
+_SCHEME: Final = re.compile(r"https?://(?=.)", re.IGNORECASE)
 _BREAKS: Final = re.compile(r"(?<=[/?&])")
 """Where an address may be broken over lines."""
 
@@ -122,7 +123,7 @@ told apart by message id: a tracked message has one reader. <b>Share</b> is the 
 
 def _totals(layout: Layout, found: Statistics, by_index: Mapping[int, LinkCount]) -> str:
     clicked = sum(bool(by_index[link.index].clicks) for link in layout.links if link.index in by_index)
-    trackable = sum(link.trackable for link in layout.links)
+    trackable = sum(link.trackable or link.index in by_index for link in layout.links)
     totals = (
         ("Clicks", f"{found.clicks:,}"),
         ("Unique: messages", f"{found.unique:,}"),
@@ -155,7 +156,7 @@ def _legend(layout: Layout, *, remote_images: bool) -> str:
             f'<p class="note">{pictures} elsewhere, and not loaded: their hosts would count a reader. '
             "<code>postbox map --remote-images</code> makes a page that loads them.</p>"
         )
-    return legend
+    return legend + "<noscript><p>Without JavaScript the labels are missing; the tables have all that they say.</p></noscript>"
 
 
 def _links(layout: Layout, found: Statistics, by_index: Mapping[int, LinkCount]) -> str:
@@ -174,7 +175,7 @@ def _link(link: MarkedLink, count: LinkCount, most: int) -> str:
     if link.hidden:
         notes.append("for Outlook only")
     if count.differs:
-        notes.append("differs from reader to reader")
+        notes.append("several addresses")
     name = f'<span class="name">{_text(link.text)}</span> ' if link.text else ""
     data = f'data-link="{link.index}" data-level="{level}" data-clicks="{count.clicks:,}"'
     data += f' data-share="{_text(count.percent)}" data-name="{_text(link.text or address)}"'
@@ -228,8 +229,8 @@ def _table(name: str, title: str, columns: Sequence[str], rows: str, empty: str)
 
 
 def _address(address: str) -> str:
-    """An address, with places to break it."""
-    return "<wbr>".join(map(_text, _BREAKS.split(_short(address))))
+    """An address, with places to break it, and without what it need not be told apart by."""
+    return "<wbr>".join(map(_text, _BREAKS.split(_SCHEME.sub("", _short(address), count=1))))
 
 
 def _short(address: str) -> str:
