@@ -94,11 +94,15 @@ def read(files: Sequence[Path], tags: Sequence[str] | None) -> Aggregation:
         broken += 1
         if broken <= NAMED:
             where = f"{shown(line.file)}:{line.line}"
-            progress.console.print(f"postbox: {where}: not a click: {shown(line.problem)}", markup=False, soft_wrap=True)
+            progress.console.print(
+                f"postbox: {where}: not a click: {shown(line.problem)}", markup=False, soft_wrap=True
+            )
 
     with _progress() as progress:
         task = progress.add_task("reading clicks", total=total_size(files))
-        lines = read_clicks(files, aggregation, broken=name, progress=lambda size: progress.update(task, completed=size))
+        lines = read_clicks(
+            files, aggregation, broken=name, progress=lambda size: progress.update(task, completed=size)
+        )
     if broken > NAMED:
         typer.echo(f"postbox: lines that are no clicks, these and others: {broken}", err=True)
     if broken and not lines:
@@ -147,9 +151,7 @@ def _machines(found: Statistics) -> str:
     return f"{found.machines} ({reasons})" if reasons else "0"
 
 
-def _print_counts(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], limit: int, *, left_out: int = 0
-) -> None:
+def _print_counts(columns: Sequence[str], rows: Sequence[Sequence[object]], limit: int, *, left_out: int = 0) -> None:
     if not rows:
         return
     print()  # noqa: T201

@@ -4,7 +4,9 @@
     for line in open("clicks.jsonl", "rb"):
         clicks.add(line)
     print(clicks.result().clicks)
-    page = click_map(message, clicks)
+    Path("map.html").write_text(click_map(message, clicks), encoding="utf-8")
+
+``postbox stats`` and ``postbox map`` are these on the command line.
 """
 
 from postbox_plugin.stats.aggregate import Aggregation, Count, HourCount, LinkCount, Statistics, TagCount

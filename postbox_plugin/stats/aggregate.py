@@ -249,9 +249,7 @@ class Aggregation:
             ),
             link_tags=self._tags(self._link_tags),
             message_tags=self._tags(self._message_tags),
-            hours=tuple(
-                HourCount(**self._count(hour), hour=hour.begin) for _, hour in sorted(self._hours.items())
-            ),
+            hours=tuple(HourCount(**self._count(hour), hour=hour.begin) for _, hour in sorted(self._hours.items())),
         )
 
     def by_index(self) -> dict[int, LinkCount]:

@@ -33,9 +33,6 @@ _HASH: Final = base64.b64encode(hashlib.sha256(_SCRIPT.encode()).digest()).decod
 _CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _TOKEN: Final = re.compile(r"[\w-]{60,}")
 _SCHEME: Final = re.compile(r"https?://(?=.)", re.IGNORECASE)
-_BREAKS: Final = re.compile(r"(?<=[/?&])")
-"""Where an address may be broken over lines."""
-
 _UNCLICKED: Final = LinkCount(clicks=0, share=0.0, unique=0, machines=0, index=0, address="", differs=False)
 
 
@@ -140,7 +137,9 @@ def _warnings(layout: Layout, found: Statistics, by_index: Mapping[int, LinkCoun
     strangers = [count for index, count in by_index.items() if index not in known]
     if strangers:
         clicks = sum(one.clicks + one.machines for one in strangers)
-        warnings.append(f"{clicks:,} clicks are on links that this mail does not have. Are they clicks of another mail?")
+        warnings.append(
+            f"{clicks:,} clicks are on links that this mail does not have. Are they clicks of another mail?"
+        )
     placeless = sum(one.clicks + one.machines for one in found.links if one.index is None)
     if placeless:
         warnings.append(f"{placeless:,} clicks do not tell which link of the mail they were on.")
@@ -156,7 +155,7 @@ def _legend(layout: Layout, *, remote_images: bool) -> str:
             f'<p class="note">{pictures} elsewhere, and not loaded: their hosts would count a reader. '
             "<code>postbox map --remote-images</code> makes a page that loads them.</p>"
         )
-    return legend + "<noscript><p>Without JavaScript the labels are missing; the tables have all that they say.</p></noscript>"
+    return legend + "<noscript><p>The labels need JavaScript; the tables have all that they say.</p></noscript>"
 
 
 def _links(layout: Layout, found: Statistics, by_index: Mapping[int, LinkCount]) -> str:
@@ -169,6 +168,7 @@ def _link(link: MarkedLink, count: LinkCount, most: int) -> str:
     # By the square root, for what is clicked a tenth as often as the first link is not nothing.
     level = math.ceil(LEVELS * math.sqrt(count.clicks / most)) if count.clicks else 0
     address = count.address or link.address
+    whole = _text(_short(address))
     notes = []
     if not link.trackable and not (count.clicks or count.machines):
         notes.append("not tracked")
@@ -181,7 +181,7 @@ def _link(link: MarkedLink, count: LinkCount, most: int) -> str:
     data += f' data-share="{_text(count.percent)}" data-name="{_text(link.text or address)}"'
     return (
         f'<tr id="link-{link.index}" {data}><td class="lead" data-label="No.">{link.index}</td>'
-        f'<th scope="row">{name}<code title="{_text(_short(address))}">{_address(address)}</code>'
+        f'<th scope="row">{name}<code title="{whole}">{_SCHEME.sub("", whole, count=1)}</code>'
         + "".join(f' <span class="aside">{note}</span>' for note in notes)
         + f"</th>{_cells(count)}</tr>"
     )
@@ -191,7 +191,10 @@ _COUNTS: Final = ("Clicks", "Share", "Unique", "Machines")
 
 
 def _cells(count: Count) -> str:
-    bar = f'<svg class="bar" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true"><rect width="{count.share * 100:.2f}" height="1"/></svg>'
+    bar = (
+        '<svg class="bar" viewBox="0 0 100 1" preserveAspectRatio="none" aria-hidden="true">'
+        f'<rect width="{count.share * 100:.2f}" height="1"/></svg>'
+    )
     values = (f"{count.clicks:,}", f"{_text(count.percent)}{bar}", f"{count.unique:,}", f"{count.machines:,}")
     return "".join(f'<td data-label="{name}">{value}</td>' for name, value in zip(_COUNTS, values, strict=True))
 
@@ -223,14 +226,7 @@ def _table(name: str, title: str, columns: Sequence[str], rows: str, empty: str)
     if not rows:
         return f"{heading}<p>{empty}</p>"
     head = "".join(f'<th scope="col">{column}</th>' for column in columns)
-    return (
-        f'{heading}<table aria-labelledby="{name}-title"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
-    )
-
-
-def _address(address: str) -> str:
-    """An address, with places to break it, and without what it need not be told apart by."""
-    return "<wbr>".join(map(_text, _BREAKS.split(_SCHEME.sub("", _short(address), count=1))))
+    return f'{heading}<table aria-labelledby="{name}-title"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
 
 
 def _short(address: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BufferedReader, RawIOBase
 from pathlib import Path
-from typing import BinaryIO, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 from postbox_plugin.errors import PostboxError
 from postbox_plugin.stats.aggregate import Aggregation
@@ -82,16 +82,14 @@ def total_size(files: Sequence[Path]) -> int | None:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BufferedReader, BinaryIO]]:
+def _opened(path: Path) -> Iterator[tuple[BufferedReader[RawIOBase], Iterable[bytes]]]:
     """The file as it is, and unpacked where it is packed: whatever its name says."""
     try:
-        if path == STDIN:
-            file = BufferedReader(cast(RawIOBase, sys.stdin.buffer), _BUFFER)
-        else:
-            file = path.open("rb", buffering=_BUFFER)
+        raw = sys.stdin.buffer if path == STDIN else path.open("rb", buffering=0)
+        file = BufferedReader(cast(RawIOBase, raw), _BUFFER)
         try:
             packed = file.peek(len(_GZIP)).startswith(_GZIP)
-            yield file, cast(BinaryIO, gzip.open(file)) if packed else file
+            yield file, BufferedReader(_Unpacked(file), _BUFFER) if packed else file
         finally:
             if path == STDIN:
                 file.detach()  # which is not ours to close
@@ -99,6 +97,23 @@ def _opened(path: Path) -> Iterator[tuple[BufferedReader, BinaryIO]]:
                 file.close()
     except OSError as error:
         raise PostboxError(f"{path} cannot be read ({error.strerror or error})") from None
+
+
+class _Unpacked(RawIOBase):
+    """What is in a gzipped file. ``GzipFile`` has lines too, but slow ones, and of a file that was cut off it keeps the
+    last to itself.
+    """
+
+    def __init__(self, file: BufferedReader[RawIOBase]) -> None:
+        self._file: Final = gzip.GzipFile(fileobj=file)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        data = self._file.read1(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _size(path: Path) -> int:

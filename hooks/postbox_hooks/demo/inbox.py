@@ -24,7 +24,13 @@ from postbox_plugin.stats import Aggregation, click_map
 
 __all__ = ["Letter", "inbox_routes", "verifier"]
 
-VIEWS: Final = {"sent": "As sent", "written": "As written", "both": "Side by side", "links": "Links", "map": "Click map"}
+VIEWS: Final = {
+    "sent": "As sent",
+    "written": "As written",
+    "both": "Side by side",
+    "links": "Links",
+    "map": "Click map",
+}
 """The ways to look at a mail: the name that the page's style sheet and script know, and what its button says."""
 
 _PAGE: Final = Path(__file__).parent / "page"
