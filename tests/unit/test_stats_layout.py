@@ -143,7 +143,13 @@ def test_subject_and_sender_are_decoded() -> None:
 )
 def test_a_wrong_charset_is_guessed(charset: str, body: bytes, text: str) -> None:
     """What is not in the charset that it names is shown as what it most likely is."""
-    raw = b"Content-Type: text/html; charset=" + charset.encode() + b"\n\n<a href='https://example.com/'>" + body + b"</a>"
+    raw = (
+        b"Content-Type: text/html; charset="
+        + charset.encode()
+        + b"\n\n<a href='https://example.com/'>"
+        + body
+        + b"</a>"
+    )
     assert layout_of(raw).links[0].text == text
 
 
@@ -158,9 +164,8 @@ def test_a_wrong_charset_is_guessed(charset: str, body: bytes, text: str) -> Non
 )
 def test_a_mail_that_cannot_be_shown(raw: bytes, problem: str) -> None:
     """It is an error that says what is wrong."""
-    with pytest.raises(PostboxError, match="there is no mail to show clicks on: .*") as raised:
+    with pytest.raises(PostboxError, match=f"^there is no mail to show clicks on: .*{problem}"):
         layout_of(raw)
-    assert problem in str(raised.value)
 
 
 def test_html_with_nothing_in_it() -> None:
@@ -185,10 +190,12 @@ def test_every_link_that_lxml_sees_bears_its_mark(path: Path) -> None:
 @needs_corpus
 @pytest.mark.parametrize("path", [pytest.param(path, id=f"{path.parent.name}-{path.name}") for path in files("eml")])
 def test_no_message_is_too_odd(path: Path) -> None:
-    """Every message of the corpus either has a layout or says why not."""
+    """Every message of the corpus either has a layout, with a mark for each link, or an error of ours says why not."""
     raw = path.read_bytes()
     for message in (raw, message_from_bytes(raw)):
         try:
-            assert layout_of(message).parts
-        except PostboxError as error:
-            assert "there is no mail to show clicks on" in str(error)
+            layout = layout_of(message)
+        except PostboxError:
+            continue
+        marks = sum(part.count(f'{MARK}="') for part in layout.parts)
+        assert marks == len(layout.links)
