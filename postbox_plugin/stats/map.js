@@ -152,6 +152,9 @@
   }
 
   function start(one) {
+    document.querySelector(".scriptless")?.remove();
+    // Nothing in it is to be reached, unless its links work.
+    if (!document.body.classList.contains("working")) one.frame.tabIndex = -1;
     const update = () => {
       fit(one);
       draw();

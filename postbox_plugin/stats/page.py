@@ -155,7 +155,7 @@ def _legend(layout: Layout, *, remote_images: bool) -> str:
             f'<p class="note">{pictures} elsewhere, and not loaded: their hosts would count a reader. '
             "<code>postbox map --remote-images</code> makes a page that loads them.</p>"
         )
-    return legend + "<noscript><p>The labels need JavaScript; the tables have all that they say.</p></noscript>"
+    return legend + '<p class="note scriptless">The labels need JavaScript; the tables have all that they say.</p>'
 
 
 def _links(layout: Layout, found: Statistics, by_index: Mapping[int, LinkCount]) -> str:
