@@ -47,7 +47,7 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
 
 class LinkCount(Count, frozen=True, kw_only=True):
     """The clicks of one link: of one place in a mail, and one address but for its query and fragment, which often
-    differ from reader to reader.
+    differ from reader to reader. Counts as for :class:`Count`.
 
     :ivar index: the link's place among the links of its mail, from 0; ``None`` in notifications that do not tell it.
     :ivar address: the original address; without query and fragment where these differed.
@@ -60,7 +60,7 @@ class LinkCount(Count, frozen=True, kw_only=True):
 
 
 class TagCount(Count, frozen=True, kw_only=True):
-    """The clicks with one tag.
+    """The clicks with one tag, counted as for :class:`Count`.
 
     :ivar key: the tag's name.
     :ivar value: one of its values.
@@ -71,7 +71,7 @@ class TagCount(Count, frozen=True, kw_only=True):
 
 
 class HourCount(Count, frozen=True, kw_only=True):
-    """The clicks of one hour.
+    """The clicks of one hour, counted as for :class:`Count`.
 
     :ivar hour: when it begins, in UTC.
     """
@@ -80,7 +80,7 @@ class HourCount(Count, frozen=True, kw_only=True):
 
 
 class Statistics(Count, frozen=True, kw_only=True):
-    """All that was counted.
+    """All that was counted; in all, as for :class:`Count`.
 
     :ivar repeated: notifications that came again, with the same ``eventId``: delivery is at least once. Each click is
         counted once.
