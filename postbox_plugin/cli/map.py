@@ -12,6 +12,7 @@ from postbox_plugin.cli.options import is_html, read_input
 from postbox_plugin.cli.output import shown
 from postbox_plugin.cli.rewrite import decoded
 from postbox_plugin.cli.stats import Clicks, OnlyTags, read
+from postbox_plugin.stats.reading import STDIN
 
 __all__ = ["click_map"]
 
@@ -53,6 +54,8 @@ def click_map(
 
     if output is None and sys.stdout.isatty():
         raise typer.BadParameter("say where to write the page: -o map.html", param_hint="--output")
+    if message == STDIN and STDIN in clicks:
+        raise typer.BadParameter("standard input is either the message or clicks", param_hint="CLICKS")
     data = read_input(message)
     aggregation = read(clicks, tag)
     page = page_of(decoded(message, data) if is_html(message) else data, aggregation, remote_images=remote_images)

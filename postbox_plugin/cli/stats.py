@@ -12,6 +12,7 @@ from typing import Annotated, Final, TypeAlias
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from postbox_plugin.cli.options import AsJson, tags_given
 from postbox_plugin.cli.output import print_json, print_pairs, print_table, shown
@@ -94,9 +95,8 @@ def read(files: Sequence[Path], tags: Sequence[str] | None) -> Aggregation:
         broken += 1
         if broken <= NAMED:
             where = f"{shown(line.file)}:{line.line}"
-            progress.console.print(
-                f"postbox: {where}: not a click: {shown(line.problem)}", markup=False, soft_wrap=True
-            )
+            # As Text, or rich would see markup and emoji (":100:") in it.
+            progress.console.print(Text(f"postbox: {where}: not a click: {shown(line.problem)}"), soft_wrap=True)
 
     with _progress() as progress:
         task = progress.add_task("reading clicks", total=total_size(files))
@@ -168,7 +168,7 @@ def _print_csv(found: Statistics) -> None:
         *(("link", "" if one.index is None else one.index, one.address, one) for one in found.links),
         *(("link tag", one.key, one.value, one) for one in found.link_tags),
         *(("message tag", one.key, one.value, one) for one in found.message_tags),
-        *(("hour", one.hour.isoformat(), "", one) for one in found.hours),
+        *(("hour", f"{one.hour:%Y-%m-%dT%H:%M:%SZ}", "", one) for one in found.hours),
     )
     writer = csv.writer(sys.stdout, lineterminator="\n")
     writer.writerow(("by", "key", "value", *_COUNTS))

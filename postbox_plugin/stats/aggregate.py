@@ -7,9 +7,9 @@ messages, clicks), and never with how often it is said: no address of a reader, 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,6 +20,15 @@ __all__ = ["Aggregation", "Count", "HourCount", "LinkCount", "Statistics", "TagC
 _HOUR: Final = timedelta(hours=1)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NO_TAGS: Final = msgspec.Raw(b"{}")
+
+_Place: TypeAlias = tuple[int | None, str]
+"""The index of a link, and its address without query and fragment."""
+
+_TagList: TypeAlias = tuple[tuple[str, str], ...]
+_Key: TypeAlias = tuple[_Place, bytes, bytes]
+"""What the clicks of a group have in common: the link, and the JSON of its tags and of the message's."""
+
+_Thing = TypeVar("_Thing", bound=Hashable)
 
 
 class Count(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +110,7 @@ class Statistics(Count, frozen=True, kw_only=True):
 
 class _Mail(msgspec.Struct, rename="camel", gc=False):
     message_id: str
-    # Tags are the same again and again: as bytes, they are looked up instead of decoded.
+    # The same again and again: as bytes they are looked up instead of decoded.
     tags: msgspec.Raw = _NO_TAGS
 
 
@@ -142,13 +151,18 @@ class _Tally:
         self.messages: set[int] = set()
 
 
-class _Link(_Tally):
-    __slots__ = ("address", "differs")
+class _Group(_Tally):
+    """The clicks that differ in nothing but their time and message: of one link, with the same tags."""
 
-    def __init__(self, address: str) -> None:
+    __slots__ = ("differs", "link_tags", "message_tags", "place", "url")
+
+    def __init__(self, place: _Place, url: str, link_tags: _TagList, message_tags: _TagList) -> None:
         super().__init__()
-        self.address = address
+        self.place = place
+        self.url = url
         self.differs = False
+        self.link_tags = link_tags
+        self.message_tags = message_tags
 
 
 class _Hour(_Tally):
@@ -162,22 +176,6 @@ class _Hour(_Tally):
             raise ValueError("its time is in no year that a calendar has") from None
 
 
-class _TagTallies:
-    """Tallies by tag, and by the JSON that tags were found in."""
-
-    def __init__(self) -> None:
-        self.by_tag: Final[dict[tuple[str, str], _Tally]] = {}
-        self._by_json: Final[dict[bytes, tuple[_Tally, ...]]] = {}
-
-    def of(self, json: msgspec.Raw) -> tuple[_Tally, ...]:
-        found = self._by_json.get(bytes(json))
-        if found is None:
-            tags = ((key, value) for key, values in _decode_tags(json).items() for value in dict.fromkeys(values))
-            found = tuple(self.by_tag.setdefault(tag, _Tally()) for tag in tags)
-            self._by_json[bytes(json)] = found
-        return found
-
-
 class Aggregation:
     """Counts clicks, one after the other.
 
@@ -187,16 +185,14 @@ class Aggregation:
 
     def __init__(self, tags: Mapping[str, str | Iterable[str]] | None = None) -> None:
         self._wanted: Final[Tags] = freeze_tags(tags)
-        self._is_wanted: Final[dict[bytes, bool]] = {}
+        self._unwanted: Final[set[_Key]] = set()
         self._seen: Final[set[int]] = set()
         self._numbers: Final[dict[str, int]] = {}
-        self._total: Final = _Tally()
-        self._links: Final[dict[tuple[int | None, str], _Link]] = {}
-        self._link_tags: Final = _TagTallies()
-        self._message_tags: Final = _TagTallies()
+        # A click goes into one group and one hour; what links and tags come to is added up when it is asked for.
+        self._groups: Final[dict[_Key, _Group]] = {}
         self._hours: Final[dict[int, _Hour]] = {}
         self._reasons: Final = Counter[str]()
-        self._repeated = 0
+        self._repeated = self._clicks = 0
 
     def add(self, notification: bytes) -> None:
         """Count a click, unless it was counted before or does not carry the tags that are wanted.
@@ -206,8 +202,24 @@ class Aggregation:
         """
         click = _decode(notification)  # whose errors are ValueErrors
         mail, detail, tracking = click.mail, click.click, click.tracking
-        if self._wanted and not self._carries(mail.tags):
-            return
+        url = detail.url
+        place = tracking.link_index, url.partition("?")[0].partition("#")[0]
+        key = place, bytes(detail.link_tags), bytes(mail.tags)
+        group = self._groups.get(key)
+        if group is None:
+            if key in self._unwanted:
+                return
+            group = _Group(place, url, _listed(detail.link_tags), _listed(mail.tags))
+            if not self._carries(group.message_tags):
+                self._unwanted.add(key)
+                return
+            self._groups[key] = group
+        elif group.url != url:
+            group.differs = True
+        number_of_hour = (detail.timestamp - _EPOCH) // _HOUR
+        hour = self._hours.get(number_of_hour)
+        if hour is None:
+            hour = self._hours[number_of_hour] = _Hour(number_of_hour)
         # Of the id its hash, at half the memory: among a million there is one chance in 30 million that two agree.
         event = hash(click.event_id)
         if event in self._seen:
@@ -215,99 +227,82 @@ class Aggregation:
             return
         self._seen.add(event)
 
-        tags = (*self._link_tags.of(detail.link_tags), *self._message_tags.of(mail.tags))
-        number_of_hour = (detail.timestamp - _EPOCH) // _HOUR
-        hour = self._hours.get(number_of_hour)
-        if hour is None:
-            hour = self._hours[number_of_hour] = _Hour(number_of_hour)
-        address = detail.url.partition("?")[0].partition("#")[0]
-        link = self._links.get((tracking.link_index, address))
-        if link is None:
-            link = self._links[tracking.link_index, address] = _Link(detail.url)
-        elif link.address != detail.url:
-            link.differs = True
-        tallies = (self._total, link, hour, *tags)
         if tracking.verdict == "machine":
+            group.machines += 1
+            hour.machines += 1
             self._reasons[tracking.reason] += 1
-            for tally in tallies:
-                tally.machines += 1
         else:
             number = self._numbers.setdefault(mail.message_id, len(self._numbers))
-            for tally in tallies:
-                tally.clicks += 1
-                tally.messages.add(number)
+            self._clicks += 1
+            group.clicks += 1
+            group.messages.add(number)
+            hour.clicks += 1
+            hour.messages.add(number)
 
     def result(self) -> Statistics:
         """All that was counted so far."""
+        groups = [group for group in self._groups.values() if group.clicks or group.machines]
+        hours = sorted(item for item in self._hours.items() if item[1].clicks or item[1].machines)
         return Statistics(
-            **self._count(self._total),
+            **self._count(self._groups.values(), len(self._numbers)),
             repeated=self._repeated,
             reasons=dict(self._reasons.most_common()),
-            links=tuple(
-                LinkCount(**self._count(link), index=index, address=_shown(link, address), differs=link.differs)
-                for (index, address), link in sorted(self._links.items(), key=_most_clicked)
-            ),
-            link_tags=self._tags(self._link_tags),
-            message_tags=self._tags(self._message_tags),
-            hours=tuple(HourCount(**self._count(hour), hour=hour.begin) for _, hour in sorted(self._hours.items())),
+            links=self._links((group.place, group) for group in groups),
+            link_tags=self._tags((tag, group) for group in groups for tag in group.link_tags),
+            message_tags=self._tags((tag, group) for group in groups for tag in group.message_tags),
+            hours=tuple(HourCount(**self._count([hour]), hour=hour.begin) for _, hour in hours),
         )
 
     def by_index(self) -> dict[int, LinkCount]:
         """The clicks by place in the mail, whatever the address: those of a mail that went to many readers, where a
         link may lead each of them elsewhere. Of several addresses the most clicked is told.
         """
-        links: dict[int, list[tuple[str, _Link]]] = {}
-        for (index, address), link in sorted(self._links.items(), key=_most_clicked):
-            if index is not None:
-                links.setdefault(index, []).append((_shown(link, address), link))
-        return {
-            index: LinkCount(
-                **self._count(_sum([link for _, link in several])),
-                index=index,
-                address=several[0][0],
-                differs=len(several) > 1 or several[0][1].differs,
-            )
-            for index, several in links.items()
-        }
+        groups = sorted(self._groups.values(), key=lambda group: -group.clicks)
+        links = self._links(((group.place[0], ""), group) for group in groups)
+        return {link.index: link for link in links if link.index is not None}
 
-    def _count(self, tally: _Tally) -> dict[str, Any]:
-        share = tally.clicks / self._total.clicks if tally.clicks else 0.0
-        return {
-            "clicks": tally.clicks,
-            "share": share,
-            "unique": len(tally.messages),
-            "machines": tally.machines,
-        }
+    def _links(self, pairs: Iterable[tuple[_Place, _Group]]) -> tuple[LinkCount, ...]:
+        found = []
+        for (index, _), groups in _gathered(pairs):
+            first = groups[0]
+            differs = any(group.differs or group.url != first.url for group in groups)
+            address = first.place[1] if differs else first.url
+            found.append(LinkCount(**self._count(groups), index=index, address=address, differs=differs))
+        return tuple(sorted(found, key=lambda one: (*_most(one), one.index is None, one.index, one.address)))
 
-    def _tags(self, tallies: _TagTallies) -> tuple[TagCount, ...]:
-        return tuple(
-            TagCount(**self._count(tally), key=key, value=value)
-            for (key, value), tally in sorted(tallies.by_tag.items(), key=_most_clicked)
-        )
+    def _tags(self, pairs: Iterable[tuple[tuple[str, str], _Group]]) -> tuple[TagCount, ...]:
+        found = [TagCount(**self._count(groups), key=key, value=value) for (key, value), groups in _gathered(pairs)]
+        return tuple(sorted(found, key=lambda one: (*_most(one), one.key, one.value)))
 
-    def _carries(self, json: msgspec.Raw) -> bool:
-        found = self._is_wanted.get(bytes(json))
-        if found is None:
-            tags = _decode_tags(json)
-            found = all(not set(values).isdisjoint(tags.get(key, ())) for key, values in self._wanted.items())
-            self._is_wanted[bytes(json)] = found
-        return found
+    def _count(self, tallies: Collection[_Tally], unique: int | None = None) -> dict[str, Any]:
+        """The fields of a :class:`Count`: the sum of some tallies.
+
+        :param unique: how many different messages they have, where that is known.
+        """
+        clicks = sum(tally.clicks for tally in tallies)
+        if unique is None:
+            unique = len(set[int]().union(*(tally.messages for tally in tallies)))
+        share = clicks / self._clicks if clicks else 0.0
+        machines = sum(tally.machines for tally in tallies)
+        return {"clicks": clicks, "share": share, "unique": unique, "machines": machines}
+
+    def _carries(self, tags: _TagList) -> bool:
+        return all(any((key, value) in tags for value in values) for key, values in self._wanted.items())
 
 
-def _most_clicked(item: tuple[tuple[Any, str], _Tally]) -> tuple[Any, ...]:
-    """Sorts by clicks, and what was clicked as often by what it is."""
-    (first, second), tally = item
-    return -tally.clicks, -tally.machines, first is None, first, second
+def _listed(json: msgspec.Raw) -> _TagList:
+    """Each tag with each of its values, once."""
+    return tuple((key, value) for key, values in _decode_tags(json).items() for value in dict.fromkeys(values))
 
 
-def _shown(link: _Link, address: str) -> str:
-    return address if link.differs else link.address
+def _gathered(pairs: Iterable[tuple[_Thing, _Group]]) -> Iterable[tuple[_Thing, list[_Group]]]:
+    """The groups that belong to each thing."""
+    found: dict[_Thing, list[_Group]] = {}
+    for thing, group in pairs:
+        found.setdefault(thing, []).append(group)
+    return found.items()
 
 
-def _sum(tallies: Sequence[_Tally]) -> _Tally:
-    total = _Tally()
-    for tally in tallies:
-        total.clicks += tally.clicks
-        total.machines += tally.machines
-        total.messages |= tally.messages
-    return total
+def _most(count: Count) -> tuple[int, int]:
+    """Sorts the most clicked first."""
+    return -count.clicks, -count.machines

@@ -127,8 +127,8 @@ def test_stats_as_csv(run: Run, folder: Path) -> None:
         ("link", "0", "https://example.com/", "1", "0"),
         ("link tag", "genre", "tea", "1", "0"),
         ("message tag", "a,b", '"quoted"\n', "1", "0"),
-        ("hour", "2026-04-25T18:00:00+00:00", "", "4", "1"),
-        ("hour", "2026-04-25T20:00:00+00:00", "", "1", "0"),
+        ("hour", "2026-04-25T18:00:00Z", "", "4", "1"),
+        ("hour", "2026-04-25T20:00:00Z", "", "1", "0"),
         ("reason", "prefetch", "", "0", "1"),
     ]
 
@@ -158,6 +158,13 @@ def test_broken_lines_are_named_and_passed_over(run: Run, folder: Path) -> None:
     assert first.startswith("postbox: broken.jsonl:2: not a click: ")
     assert second.startswith("postbox: broken.jsonl:5: not a click: ")
     assert "eventType" in second
+
+
+def test_names_of_lines_stay_as_they_are(run: Run, folder: Path) -> None:
+    """Neither ``:100:`` nor ``[bold]`` means anything in them; what a terminal would obey is shown."""
+    (folder / "[bold]\x1b[2J.jsonl").write_bytes(line(0) * 99 + b"no\n")
+    ran = run("stats", "[bold]\x1b[2J.jsonl")
+    assert ran.err.startswith("postbox: [bold]\\x1b[2J.jsonl:100: not a click: ")
 
 
 def test_many_broken_lines_are_not_all_named(run: Run, folder: Path) -> None:
@@ -210,6 +217,7 @@ def test_only_clicks_with_a_tag(run: Run, folder: Path, command: list[str]) -> N
         (["stats", "clicks.jsonl", "--tag", "x"], "'x' is not KEY=VALUE"),
         (["map", "order.eml"], "Missing argument"),
         (["map", "no-such-file", "clicks.jsonl"], "no-such-file cannot be read"),
+        (["map", "-", "-"], "standard input is either the message or clicks"),
         (["map", "order.eml", "no-such-file"], "no-such-file is not there"),
         (["map", "order.eml", "clicks.jsonl", "-o", "no/map.html"], "no/map.html cannot be written"),
     ],
