@@ -103,7 +103,7 @@
       marks.replaceChildren();
       const taken = [];
       const found = [];
-      for (const row of document.querySelectorAll("#links tr[data-link]")) {
+      for (const row of document.querySelectorAll("#links tr[data-link]:not([data-untracked])")) {
         const link = frame.contentDocument.querySelector(`[data-postbox-link="${row.dataset.link}"]`);
         if (!link) continue;
         const rects = link.localName === "area" ? areaBoxes(link) : boxes(link);

@@ -169,9 +169,8 @@ def _link(link: MarkedLink, count: LinkCount, most: int) -> str:
     level = math.ceil(LEVELS * math.sqrt(count.clicks / most)) if count.clicks else 0
     address = count.address or link.address
     whole = _text(_short(address))
-    notes = []
-    if not link.trackable and not (count.clicks or count.machines):
-        notes.append("not tracked")
+    untracked = not (link.trackable or count.clicks or count.machines)
+    notes = ["not tracked"] if untracked else []
     if link.hidden:
         notes.append("for Outlook only")
     if count.differs:
@@ -179,6 +178,7 @@ def _link(link: MarkedLink, count: LinkCount, most: int) -> str:
     name = f'<span class="name">{_text(link.text)}</span> ' if link.text else ""
     data = f'data-link="{link.index}" data-level="{level}" data-clicks="{count.clicks:,}"'
     data += f' data-share="{_text(count.percent)}" data-name="{_text(link.text or address)}"'
+    data += " data-untracked" if untracked else ""
     return (
         f'<tr id="link-{link.index}" {data}><td class="lead" data-label="No.">{link.index}</td>'
         f'<th scope="row">{name}<code title="{whole}">{_SCHEME.sub("", whole, count=1)}</code>'
