@@ -114,7 +114,7 @@ def read(files: Sequence[Path], tags: Sequence[str] | None) -> Aggregation:
 def _progress() -> Iterator[Progress]:
     console = Console(stderr=True, highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
         yield progress
 
 
