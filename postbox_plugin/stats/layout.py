@@ -21,8 +21,7 @@ import msgspec
 from postbox_plugin.errors import PostboxError
 from postbox_plugin.links.references import decode_attribute
 from postbox_plugin.links.rewrite import Edit, apply, links_of
-from postbox_plugin.links.scanner import Attribute, Element
-from postbox_plugin.message.body import HtmlBody
+from postbox_plugin.message.body import html_body
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.structure import AnyMessage, encoded_body, is_inline, walk
 
@@ -123,7 +122,7 @@ def _text(part: AnyMessage) -> str:
     encoded = encoded_body(part)
     if encoded is None:
         raise Unreadable("its body is text that was not encoded: give set_payload() a charset")
-    body = HtmlBody(encoded, str(part.get("Content-Transfer-Encoding", "")), part.get_content_charset(""))
+    body = html_body(encoded, str(part.get("Content-Transfer-Encoding", "")), part.get_content_charset(""))
     if body.faithful:
         return body.html
     # Its charset is not what it says it is, and here it is only looked at: a guess will do. The links are the same.
@@ -157,30 +156,26 @@ def _header(message: AnyMessage, name: str) -> str:
 
 def _marked(html: str, first: int, *, working: bool) -> str:
     edits: list[Edit] = []
-    for index, (_, href) in enumerate(links_of(html), first):
-        # Before the href, so that it comes before any of that name that the mail has: the first counts (13.2.5.33).
+    for index, (element, start, end) in enumerate(links_of(html), first):
+        # Before all attributes of that name that the mail may have: the first counts (13.2.5.33).
         away = 'target="_blank"' if working else 'tabindex="-1"'
-        edits.append(Edit(href.start, href.start, f'{MARK}="{index}" {away} '))
-        if not working and href.value_start < href.value_end:
-            edits.append(Edit(href.value_start, href.value_end, "#"))
+        edits.append((element.start, element.start, f' {MARK}="{index}" {away}'))
+        if not working and start < end:
+            edits.append((start, end, "#"))
     return apply(html, edits)
 
 
 def _links(html: str, first: int, texts: Mapping[str, str]) -> Iterator[MarkedLink]:
-    for index, (element, href) in enumerate(links_of(html), first):
-        address = decode_attribute(html[href.value_start : href.value_end]).strip()
+    for index, (element, start, end) in enumerate(links_of(html), first):
+        address = decode_attribute(html[start:end]).strip()
         text = texts.get(str(index))
         yield MarkedLink(
             index=index,
             address=address,
             text=text or "",
             hidden=text is None,
-            trackable=bool(address) and not _OTHER.match(address) and not _opted_out(element),
+            trackable=bool(address) and not _OTHER.match(address) and "postbox:no-track" not in element.own,
         )
-
-
-def _opted_out(element: Element) -> Attribute | None:
-    return element.attributes.get("postbox:no-track") if element.mentions("postbox:") else None
 
 
 def _visible(html: str) -> tuple[dict[str, str], str, int]:

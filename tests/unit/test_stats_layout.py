@@ -89,7 +89,7 @@ def test_the_links_lead_nowhere(message: EmailMessage, postbox: Postbox) -> None
 def test_links_that_work_are_left_as_they_are(message: EmailMessage) -> None:
     """Where links are to work, all that is added is the mark, and that they open elsewhere."""
     (part,) = layout_of(message, working_links=True).parts
-    added = re.compile(rf'{MARK}="\d+" target="_blank" ')
+    added = re.compile(rf' {MARK}="\d+" target="_blank"')
     assert len(added.findall(part)) == 11
     assert added.sub("", part).replace("data:image/png;base64,iVBORw==", "cid:logo@shop").rstrip() == HTML
 
