@@ -10,7 +10,8 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 
-from postbox_plugin.cli import check, explain, keys, outbox, plugins, rewrite, serve
+from postbox_plugin.cli import check, explain, keys, outbox, plugins, rewrite, serve, stats
+from postbox_plugin.cli import map as map_command
 from postbox_plugin.cli import open as open_command
 from postbox_plugin.cli.foreign import CommandGroup
 from postbox_plugin.errors import PostboxError, SettingsError
@@ -38,6 +39,8 @@ app.command("check")(check.check)
 app.add_typer(keys.app)
 app.command("plugins")(plugins.plugins)
 app.add_typer(outbox.app)
+app.command("stats")(stats.stats)
+app.command("map")(map_command.click_map)
 
 
 def _print_version(wanted: bool) -> None:

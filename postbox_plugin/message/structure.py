@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from email.message import Message
 from typing import Any, Final, TypeAlias
 
-__all__ = ["AnyMessage", "encoded_body", "examine", "is_inline"]
+__all__ = ["AnyMessage", "encoded_body", "examine", "is_inline", "walk"]
 
 MAX_DEPTH: Final = 32
 
@@ -31,7 +31,7 @@ def examine(message: AnyMessage) -> tuple[str, list[AnyMessage]]:
         if name in message:
             return f"already signed ({name})", []
     html: list[AnyMessage] = []
-    for part, content_type, depth in _walk(message):
+    for part, content_type, depth in walk(message):
         if content_type in _SEALED_TYPES:
             return f"signed or encrypted ({content_type})", []
         if depth > MAX_DEPTH:
@@ -59,7 +59,7 @@ def encoded_body(part: AnyMessage) -> str | None:
     return payload if payload.isascii() or not _CHARACTER.search(payload) else None
 
 
-def _walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, str, int]]:
+def walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, str, int]]:
     """The message and its parts with their types, but no part of an enclosed message (RFC 2046, 5.2)."""
     content_type = message.get_content_type()
     yield message, content_type, depth
@@ -69,4 +69,4 @@ def _walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, str
     if isinstance(payload, list):
         for part in payload:
             if isinstance(part, Message):
-                yield from _walk(part, depth + 1)
+                yield from walk(part, depth + 1)

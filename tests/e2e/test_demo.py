@@ -148,6 +148,34 @@ async def _press(context: Any, mail: Any, name: str) -> Any:
     return tab
 
 
+def test_the_click_map_grows_as_one_clicks(environment: dict[str, str], browsing: Browsing) -> None:
+    """A press on a link of the map opens it, and the badge, the totals and the row of the link say so at once."""
+    # With the browser's own name, which says that it has no head, each click would be a machine's.
+    person = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+
+    async def scenario() -> None:
+        async with running(environment) as address, browsing(user_agent=person) as context:
+            complaints: list[str] = []
+            context.on("console", lambda message: complaints.extend([message.text] * (message.type == "error")))
+            page = context.pages[0]
+            await page.goto(address)
+            await page.get_by_role("button", name="Click map").click()
+            map_ = page.frame_locator("#map")
+            badge = map_.locator("#mark-10")
+            await badge.wait_for()
+            assert await badge.text_content() == "0"
+            # What comes sooner after the mail was sent would be a machine's.
+            await page.wait_for_timeout(2000)
+            for times in (1, 2):
+                await _press(context, map_.frame_locator("iframe"), "See the programme")
+                await map_.locator("#mark-10").filter(has_text=f"{times}100%").wait_for()
+                assert await map_.locator("dd").first.text_content() == str(times)
+                assert await map_.locator("#link-10").get_attribute("data-clicks") == str(times)
+            assert not complaints
+
+    asyncio.run(scenario())
+
+
 def test_the_page_works_by_keyboard_and_on_a_small_screen(environment: dict[str, str], browsing: Browsing) -> None:
     """The views are buttons that the keyboard reaches; nothing is wider than the screen; mails are sandboxed."""
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from typing import Any
 
+from clicks import click
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
@@ -43,10 +44,10 @@ def letter() -> Letter:
 
 
 @asynccontextmanager
-async def served(feed: Feed) -> AsyncIterator[Fetch]:
+async def served(feed: Feed, mail: Letter | None = None) -> AsyncIterator[Fetch]:
     """The inbox and the shop on a free port; how to fetch from there."""
     sockets = bind_sockets(0, "127.0.0.1")
-    rules = [*inbox_routes([letter()], feed, SECRET, ["http://localhost:1"]), *shop_routes()]
+    rules = [*inbox_routes([mail or letter()], feed, SECRET, ["http://localhost:1"]), *shop_routes()]
     server = HTTPServer(Application(rules, log_function=lambda _handler: None))
     server.add_sockets(sockets)
     origin = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
@@ -112,9 +113,29 @@ def test_a_picture_inside_the_mail_is_served_as_one() -> None:
     assert fetched("/mail/0/image/other").code == 404
 
 
+def test_the_click_map_counts_the_clicks_of_its_mail() -> None:
+    """Those that have come in so far, of this mail and of no other; only the demo's own page may frame it."""
+    mail = letter()
+
+    async def scenario() -> None:
+        feed = Feed()
+        for number, message in enumerate((mail.message_id, mail.message_id, "another-message")):
+            feed.add(json.loads(click(0, message=message, event=f"event:{number}").to_json()))
+        async with served(feed, mail) as fetch:
+            response = await fetch("/mail/0/map")
+            page = response.body.decode()
+            assert 'data-clicks="2" data-share="100%"' in page
+            assert EVIL not in page
+            assert "http://click.example.com/c/" in page, "its links work"
+            assert response.headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+            assert "frame-src 'self'" in (await fetch("/")).headers["Content-Security-Policy"]
+
+    asyncio.run(scenario())
+
+
 def test_what_is_not_there_is_not_found() -> None:
     """Mails that do not exist, and files that are no part of the page."""
-    for path in ("/mail/1", "/mail/1/sent", "/page/inbox.html", "/page/../inbox.py", "/nothing"):
+    for path in ("/mail/1", "/mail/1/sent", "/mail/1/map", "/page/inbox.html", "/page/../inbox.py", "/nothing"):
         assert fetched(path).code == 404, path
 
 

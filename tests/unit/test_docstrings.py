@@ -16,6 +16,7 @@ MODULES = [
     "postbox_plugin",
     "postbox_plugin.errors",
     "postbox_plugin.redirect",
+    "postbox_plugin.stats",
     "postbox_plugin.testing",
     "postbox_hooks.machines",
     "postbox_hooks.mail.smtplib",

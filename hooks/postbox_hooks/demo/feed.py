@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 __all__ = ["Feed", "Notification"]
@@ -27,6 +27,11 @@ class Feed:
             self._seen.add(notification["eventId"])
             self._notifications.append(notification)
             self._wake()
+
+    @property
+    def notifications(self) -> Sequence[Notification]:
+        """Those that have come in so far."""
+        return self._notifications
 
     def close(self) -> None:
         """Let every follower come to its end."""

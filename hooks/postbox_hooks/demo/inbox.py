@@ -20,10 +20,17 @@ from tornado.web import HTTPError, RequestHandler, StaticFileHandler, url
 from postbox_hooks.demo.feed import Feed
 from postbox_plugin import Postbox, Report
 from postbox_plugin.errors import MissingExtra
+from postbox_plugin.stats import Aggregation, click_map
 
 __all__ = ["Letter", "inbox_routes", "verifier"]
 
-VIEWS: Final = {"sent": "As sent", "written": "As written", "both": "Side by side", "links": "Links"}
+VIEWS: Final = {
+    "sent": "As sent",
+    "written": "As written",
+    "both": "Side by side",
+    "links": "Links",
+    "map": "Click map",
+}
 """The ways to look at a mail: the name that the page's style sheet and script know, and what its button says."""
 
 _PAGE: Final = Path(__file__).parent / "page"
@@ -110,6 +117,7 @@ def inbox_routes(letters: Sequence[Letter], feed: Feed, secret: str, services: S
         url(r"/(?:mail/(\d+))?", Page, {**mails, "services": services}),
         url(r"/mail/(\d+)/(sent|written)", Body, mails),
         url(r"/mail/(\d+)/image/(.+)", Image, mails),
+        url(r"/mail/(\d+)/map", Map, {**mails, "feed": feed}),
         url(r"/notifications", Notifications, {"feed": feed}),
         url(r"/hooks/clicks", Receiver, {"feed": feed, "webhook": verifier(secret)}),
         url(r"/page/(.*\.(?:css|js))", StaticFileHandler, {"path": str(_PAGE)}),
@@ -188,6 +196,26 @@ class Image(_MailHandler):
         self.set_header("Content-Type", image.get_content_type())
         self.set_header("X-Content-Type-Options", "nosniff")
         self.finish(image.get_content())
+
+
+class Map(_MailHandler):
+    """One mail as it was sent, with its clicks so far on it. Its links work: each press is one more."""
+
+    def initialize(self, letters: Sequence[Letter], feed: Feed) -> None:  # type: ignore[override]
+        """Called by Tornado with what the route says."""
+        super().initialize(letters)
+        self.feed = feed
+
+    def get(self, number: str) -> None:
+        """Answer with the page."""
+        letter = self.letter(number)
+        clicks = Aggregation()
+        for notification in self.feed.notifications:
+            if notification["mail"]["messageId"] == letter.message_id:
+                clicks.add(json.dumps(notification).encode())
+        self.set_header("Content-Security-Policy", "frame-ancestors 'self'")  # beside the page's own
+        self.set_header("Cache-Control", "no-store")
+        self.finish(click_map(letter.sent, clicks, remote_images=True, working_links=True))
 
 
 class Receiver(RequestHandler):

@@ -55,4 +55,5 @@ events.addEventListener("message", (event) => {
   feed.prepend(entry(notification));
   count.textContent = seen.size;
   empty.hidden = true;
+  document.dispatchEvent(new Event("notification"));
 });
