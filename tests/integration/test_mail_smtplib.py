@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import re
 import smtplib
-import ssl
 from collections.abc import Iterator
 from email.message import EmailMessage
 from functools import partial
 from typing import Any, ClassVar
 
 import pytest
-import trustme
 from aiosmtpd.lmtp import LMTP as LmtpServer
 from sinks import Sink, running_sink
 
 from postbox_hooks.mail import smtplib as tracked
 from postbox_plugin import Postbox, Settings, hookimpl, new_key
 
-from .mail_cases import ADDRESSES, DOMAIN, HTML, PLAIN, TRACKING_LINK, Letter, MailCases, contents, mime, tracking_links
+from .mail_cases import (
+    ADDRESSES,
+    DOMAIN,
+    HTML,
+    PLAIN,
+    TRACKING_LINK,
+    Letter,
+    MailCases,
+    OverStartTls,
+    OverTls,
+    contents,
+    mime,
+    tracking_links,
+)
 
 RAW = mime(PLAIN).as_bytes()
 
@@ -34,24 +45,6 @@ def sink() -> Iterator[Sink]:
     """The mail server."""
     with running_sink() as sink:
         yield sink
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    """Whom the client trusts."""
-    return trustme.CA()
-
-
-def server_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
-def client_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
 
 
 class SmtplibCases(MailCases):
@@ -85,36 +78,27 @@ class TestSmtp(SmtplibCases):
     pair = (smtplib.SMTP, tracked.SMTP)
 
 
-class TestStartTls(SmtplibCases):
-    """As to a submission server: nothing is taken before STARTTLS."""
+class TestStartTls(OverStartTls, SmtplibCases):
+    """As to a submission server."""
 
     pair = (smtplib.SMTP, tracked.SMTP)
 
-    @pytest.fixture
-    def sink(self, authority: trustme.CA) -> Iterator[Sink]:
-        self.context = client_context(authority)
-        with running_sink(starttls=server_context(authority)) as sink:
-            yield sink
-        assert sink.mails
-        assert all(mail.encrypted for mail in sink.mails)
-
     def secure(self, smtp: smtplib.SMTP) -> None:
-        smtp.starttls(context=self.context)
+        smtp.starttls(context=self.client_context())
 
 
-class TestSmtpSsl(SmtplibCases):
+class TestSmtpSsl(OverTls, SmtplibCases):
     """TLS from the first byte."""
 
     pair = (smtplib.SMTP_SSL, tracked.SMTP_SSL)
 
     @pytest.fixture
-    def sink(self, authority: trustme.CA) -> Iterator[Sink]:
-        self.context = client_context(authority)
-        with running_sink(tls=server_context(authority)) as sink:
+    def sink(self) -> Iterator[Sink]:
+        with running_sink(tls=self.server_context()) as sink:
             yield sink
 
     def options(self) -> dict[str, Any]:
-        return {"context": self.context}
+        return {"context": self.client_context()}
 
 
 class TestLmtp(SmtplibCases):
