@@ -344,7 +344,7 @@ class OverTls:
 
     def client_context(self) -> ssl.SSLContext:
         """What trusts that certificate, and no other."""
-        context = ssl.create_default_context()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self.authority.configure_trust(context)
         return context
 
