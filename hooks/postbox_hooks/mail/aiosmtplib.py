@@ -91,15 +91,15 @@ def install(postbox: Postbox, *classes: type[aiosmtplib.SMTP]) -> ExitStack:
 def _stand_in(original: Callable[..., Any], current: Callable[[], Postbox | None]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def sendmail(
-        self: aiosmtplib.SMTP, sender: str, recipients: Any, message: str | bytes, /, *args: Any, **options: Any
+        self: aiosmtplib.SMTP, sender: str, recipients: Any, message: str | bytes, /, **options: Any
     ) -> Any:
         postbox = current()
         if postbox is None:
-            return await original(self, sender, recipients, message, *args, **options)
+            return await original(self, sender, recipients, message, **options)
         with outermost() as first:
             if first:
                 message = await _rewritten(postbox, recipients, message)
-            return await original(self, sender, recipients, message, *args, **options)
+            return await original(self, sender, recipients, message, **options)
 
     return sendmail
 
