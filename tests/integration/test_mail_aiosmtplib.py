@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from email import charset
 from email.message import EmailMessage
 from email.utils import parseaddr
 from functools import partial
@@ -119,7 +120,10 @@ class TestFastApiMail(OverStartTls, AsyncMailCases):
 
     @pytest.fixture(autouse=True)
     def _same_each_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """fastapi-mail writes Date and Message-ID itself, whatever headers it is given."""
+        """fastapi-mail writes Date and Message-ID itself, whatever headers it is given. Where Flask-Mail has been
+        imported before, the standard library knows another transfer encoding for UTF-8.
+        """
+        monkeypatch.setitem(charset.CHARSETS, "utf-8", (charset.SHORTEST, charset.BASE64, "utf-8"))
         monkeypatch.setattr("fastapi_mail.msg.formatdate", lambda *_, **__: PLAIN.headers["Date"])
         monkeypatch.setattr("fastapi_mail.msg.make_msgid", lambda: PLAIN.headers["Message-ID"])
 

@@ -51,22 +51,29 @@ class SMTP(aiosmtplib.SMTP):
     header gone.
 
     :param postbox: what does the rewriting.
+    :param options: aiosmtplib's own: ``hostname``, ``port``, ...
     :raises TypeError: without a ``postbox``.
     """
 
-    def __init__(self, *args: Any, postbox: Postbox | None = None, **options: Any) -> None:
+    def __init__(self, *, postbox: Postbox | None = None, **options: Any) -> None:
         if not isinstance(postbox, Postbox):
             given = "" if postbox is None else f", not {type(postbox).__name__}"
             raise TypeError(
                 f"SMTP needs the Postbox that rewrites{given}: write SMTP(hostname=..., port=..., postbox=postbox)"
             )
         self.postbox: Final = postbox
-        super().__init__(*args, **options)
+        super().__init__(**options)
 
     async def sendmail(
         self, sender: str, recipients: str | Sequence[str], message: str | bytes, /, **options: Any
     ) -> tuple[dict[str, aiosmtplib.SMTPResponse], str]:
-        """As aiosmtplib's, with tracking links in what is sent."""
+        """As aiosmtplib's, with tracking links in what is sent.
+
+        :param sender: the envelope's sender.
+        :param recipients: its recipients; a text is one.
+        :param message: bytes, or text in ASCII.
+        :param options: aiosmtplib's own: ``mail_options``, ``rcpt_options``, ``timeout``.
+        """
         with outermost() as first:
             if first:
                 message = await _rewritten(self.postbox, recipients, message)

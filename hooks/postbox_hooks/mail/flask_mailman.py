@@ -69,7 +69,8 @@ class Mail(flask_mailman.Mail):  # type: ignore[misc]  # which is not typed
         """The backend that sends, behind ours.
 
         :param backend: its name, path or class; that of ``MAIL_BACKEND`` if ``None``.
-        :param fail_silently: passed on to it, like every other argument.
+        :param fail_silently: passed on to it.
+        :param options: passed on to it, too: ``username``, ...
         """
         return _tracking(super().get_connection, backend, fail_silently, **options)
 
