@@ -69,12 +69,13 @@ def test_all_samples_run_one_after_the_other(tmp_path: Path, monkeypatch: pytest
     configuration = blocks("toml")[0].replace("/var/lib/postbox", str(tmp_path / "spool"))
     Path("postbox.toml").write_text(configuration, "utf-8")
     with running_sink() as sink:
-        program = "\n".join(python_samples()).replace('127.0.0.1", 2525', f'127.0.0.1", {sink.port}')
+        program = "\n".join(python_samples()).replace("2525", str(sink.port))
         Path("readme.py").write_text(program.replace("listen(8080", "listen(0"), "utf-8")
         done = subprocess.run([sys.executable, "-W", "error", "readme.py"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    (arrived,) = sink.mails
-    assert b"click.example.com/c/" in arrived.raw.replace(b"=\r\n", b"")
+    assert len(sink.mails) == 2
+    for arrived in sink.mails:
+        assert b"click.example.com/c/" in arrived.raw.replace(b"=\r\n", b"")
 
 
 def test_django_settings_are_settings() -> None:

@@ -1,7 +1,8 @@
 """What every mail adapter must do, against a real mail server: a suite to be inherited.
 
-An adapter's test class inherits ``MailCases`` and says how its framework builds a message and sends it. Everything
-else about the adapter, what its framework alone has, is tested beside that class.
+An adapter's test class inherits ``MailCases`` (``AsyncMailCases`` where sending is a coroutine) and says how its
+framework builds a message and sends it. A class that inherits from ``OverStartTls`` first sends over a connection that
+is encrypted by STARTTLS. Everything else about the adapter, what its framework alone has, is tested beside that class.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import email
 import html
 import inspect
 import re
+import ssl
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from email.message import EmailMessage
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import trustme
 from servers import get, hrefs, redirecting
 from sinks import Received, Sink, running_sink
 
@@ -304,8 +307,63 @@ class MailCases:
         assert b"x-postbox-tags" not in arrived.raw.lower()
 
 
+class AsyncMailCases(MailCases):
+    """The cases, and what sending in a loop adds. ``send`` is a coroutine."""
+
+    def test_mails_sent_at_once_have_links_of_their_own(self, sink: Sink, postbox: Postbox) -> None:
+        """Tasks that send at the same time do not take each other's mails for their own."""
+        readers = [f"reader{number}@example.com" for number in range(8)]
+
+        async def send_all() -> None:
+            messages = [self.build(replace(PLAIN, to=(reader,))) for reader in readers]
+            await asyncio.gather(*(self.send(message, sink, postbox) for message in messages))
+
+        asyncio.run(send_all())
+        for arrived in sink.mails:
+            opened = [postbox.open(link.decode()) for link in tracking_links(arrived)]
+            assert [link.url for link in opened] == ADDRESSES
+            assert {link.headers["to"] for link in opened} == {tuple(arrived.recipients)}
+            assert {link.message_id for link in opened} == {message_id(arrived)}
+        assert sorted(arrived.recipients[0] for arrived in sink.mails) == readers
+        assert len({message_id(arrived) for arrived in sink.mails}) == len(readers)
+
+
+class OverTls:
+    """Certificates for a connection that is encrypted.
+
+    :cvar authority: who has signed the server's.
+    """
+
+    authority: ClassVar[trustme.CA] = trustme.CA()
+
+    def server_context(self) -> ssl.SSLContext:
+        """What the server shows: a certificate for 127.0.0.1."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.authority.issue_cert("127.0.0.1").configure_cert(context)
+        return context
+
+    def client_context(self) -> ssl.SSLContext:
+        """What trusts that certificate, and no other."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.authority.configure_trust(context)
+        return context
+
+
+class OverStartTls(OverTls):
+    """The mail server takes nothing before STARTTLS, as a submission server does (RFC 6409, RFC 3207)."""
+
+    @pytest.fixture
+    def sink(self) -> Iterator[Sink]:
+        """The mail server."""
+        with running_sink(starttls=self.server_context()) as sink:
+            yield sink
+        assert sink.mails
+        assert all(mail.encrypted for mail in sink.mails)
+
+
 def contents(raw: bytes, postbox: Postbox | None = None, *, encodings: bool = True) -> list[tuple[Any, ...]]:
-    """A mail part by part: headers as written, but for our id and the boundaries, and decoded content.
+    """A mail part by part: headers as written, but for our id and the boundaries, and content: decoded, and as written
+    where it is no HTML body.
 
     :param postbox: whose tracking links to undo.
     :param encodings: whether transfer encodings count.
@@ -323,7 +381,9 @@ def contents(raw: bytes, postbox: Postbox | None = None, *, encodings: bool = Tr
         content = part.get_payload(decode=True)
         if isinstance(content, bytes) and postbox:
             content = TRACKING_LINK.sub(lambda found: _original(postbox, found[0]), content)
-        parts.append((headers, content, part.preamble, part.epilogue))
+        html_body = part.get_content_type() == "text/html" and part.get_content_disposition() != "attachment"
+        written = None if part.is_multipart() or html_body or not encodings else part.get_payload()
+        parts.append((headers, content, written, part.preamble, part.epilogue))
     return parts
 
 

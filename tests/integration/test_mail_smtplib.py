@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import re
 import smtplib
-import ssl
 from collections.abc import Iterator
+from contextlib import nullcontext
 from email.message import EmailMessage
 from functools import partial
 from typing import Any, ClassVar
 
 import pytest
-import trustme
 from aiosmtpd.lmtp import LMTP as LmtpServer
 from sinks import Sink, running_sink
 
 from postbox_hooks.mail import smtplib as tracked
 from postbox_plugin import Postbox, Settings, hookimpl, new_key
 
-from .mail_cases import ADDRESSES, DOMAIN, HTML, PLAIN, TRACKING_LINK, Letter, MailCases, contents, mime, tracking_links
+from .mail_cases import (
+    ADDRESSES,
+    DOMAIN,
+    HTML,
+    PLAIN,
+    TRACKING_LINK,
+    Letter,
+    MailCases,
+    OverStartTls,
+    OverTls,
+    contents,
+    mime,
+    tracking_links,
+)
 
 RAW = mime(PLAIN).as_bytes()
 
@@ -34,24 +46,6 @@ def sink() -> Iterator[Sink]:
     """The mail server."""
     with running_sink() as sink:
         yield sink
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    """Whom the client trusts."""
-    return trustme.CA()
-
-
-def server_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1").configure_cert(context)
-    return context
-
-
-def client_context(authority: trustme.CA) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
 
 
 class SmtplibCases(MailCases):
@@ -85,36 +79,36 @@ class TestSmtp(SmtplibCases):
     pair = (smtplib.SMTP, tracked.SMTP)
 
 
-class TestStartTls(SmtplibCases):
-    """As to a submission server: nothing is taken before STARTTLS."""
+class TestStartTls(OverStartTls, SmtplibCases):
+    """As to a submission server."""
 
     pair = (smtplib.SMTP, tracked.SMTP)
 
-    @pytest.fixture
-    def sink(self, authority: trustme.CA) -> Iterator[Sink]:
-        self.context = client_context(authority)
-        with running_sink(starttls=server_context(authority)) as sink:
-            yield sink
-        assert sink.mails
-        assert all(mail.encrypted for mail in sink.mails)
-
     def secure(self, smtp: smtplib.SMTP) -> None:
-        smtp.starttls(context=self.context)
+        smtp.starttls(context=self.client_context())
 
 
-class TestSmtpSsl(SmtplibCases):
+class TestSmtpSsl(OverTls, SmtplibCases):
     """TLS from the first byte."""
 
     pair = (smtplib.SMTP_SSL, tracked.SMTP_SSL)
 
     @pytest.fixture
-    def sink(self, authority: trustme.CA) -> Iterator[Sink]:
-        self.context = client_context(authority)
-        with running_sink(tls=server_context(authority)) as sink:
+    def sink(self) -> Iterator[Sink]:
+        with running_sink(tls=self.server_context()) as sink:
             yield sink
 
     def options(self) -> dict[str, Any]:
-        return {"context": self.context}
+        return {"context": self.client_context()}
+
+
+class TestInstalled(OverStartTls, SmtplibCases):
+    """smtplib's own class, once ``install`` has been called."""
+
+    def send(self, message: EmailMessage, sink: Sink, postbox: Postbox | None) -> None:
+        with nullcontext() if postbox is None else tracked.install(postbox), connect(sink) as smtp:
+            smtp.starttls(context=self.client_context())
+            smtp.send_message(message)
 
 
 class TestLmtp(SmtplibCases):
@@ -126,6 +120,11 @@ class TestLmtp(SmtplibCases):
     def sink(self) -> Iterator[Sink]:
         with running_sink(protocol=LmtpServer) as sink:
             yield sink
+
+
+def connect(sink: Sink, kind: type[smtplib.SMTP] = smtplib.SMTP) -> smtplib.SMTP:
+    """A connection to the mail server."""
+    return kind("127.0.0.1", sink.port, local_hostname="localhost")
 
 
 @pytest.mark.parametrize("name", ["SMTP", "SMTP_SSL", "LMTP"])
@@ -239,3 +238,138 @@ def test_international_addresses_pass(sink: Sink, postbox: Postbox) -> None:
     assert arrived.recipients == ["читатель@example.com"]
     assert "читатель@example.com".encode() in arrived.raw
     assert len(tracking_links(arrived)) == HTML.count("http")
+
+
+STANDARD = smtplib.SMTP.sendmail
+
+
+@pytest.fixture
+def other() -> Postbox:
+    """Another one that could do the rewriting."""
+    return Postbox(Settings(domain="other.example.com", keys=[new_key()]))
+
+
+def domain_of_links(smtp: smtplib.SMTP, sink: Sink) -> str:
+    """The domain of the tracking links of a mail that is sent now; ``""`` if it has none."""
+    smtp.sendmail("shop@example.com", "reader@example.com", RAW)
+    found = set(re.findall(rb"https?://([a-z.]+)/c/", sink.mails[-1].raw.replace(b"=\r\n", b"")))
+    assert len(found) <= 1
+    return next(iter(found), b"").decode()
+
+
+def test_install_is_undone_by_close_and_by_with(sink: Sink, postbox: Postbox) -> None:
+    """smtplib is as it was, once or twice closed; a connection that is open already sees either."""
+    with connect(sink) as smtp:
+        installed = tracked.install(postbox)
+        assert domain_of_links(smtp, sink) == DOMAIN
+        installed.close()
+        installed.close()
+        assert domain_of_links(smtp, sink) == ""
+        with tracked.install(postbox):
+            assert domain_of_links(smtp, sink) == DOMAIN
+        assert domain_of_links(smtp, sink) == ""
+    assert smtplib.SMTP.sendmail is STANDARD
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_installed_twice_it_rewrites_once_and_is_undone_in_any_order(
+    order: tuple[int, int], sink: Sink, postbox: Postbox, other: Postbox
+) -> None:
+    """The latest that is left has its way."""
+    installed = [tracked.install(postbox), tracked.install(other)]
+    with connect(sink) as smtp:
+        assert domain_of_links(smtp, sink) == "other.example.com"
+        installed[order[0]].close()
+        assert domain_of_links(smtp, sink) == ("other.example.com" if order[0] == 0 else DOMAIN)
+        installed[order[1]].close()
+        assert domain_of_links(smtp, sink) == ""
+    assert smtplib.SMTP.sendmail is STANDARD
+
+
+def test_another_program_that_replaces_sendmail_is_left_in_place(
+    sink: Sink, postbox: Postbox, other: Postbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has put over ours stays when ours is undone, and may be installed over."""
+    seen = []
+    installed = tracked.install(postbox)
+    ours = smtplib.SMTP.sendmail
+
+    def watching(*args: Any) -> Any:
+        seen.append(args)
+        return ours(*args)
+
+    monkeypatch.setattr(smtplib.SMTP, "sendmail", watching)
+    with connect(sink) as smtp:
+        assert domain_of_links(smtp, sink) == DOMAIN
+        installed.close()
+        assert domain_of_links(smtp, sink) == ""
+        with tracked.install(other):
+            assert domain_of_links(smtp, sink) == "other.example.com"
+        assert domain_of_links(smtp, sink) == ""
+    assert len(seen) == 4
+    assert smtplib.SMTP.sendmail is watching
+
+
+class Counting(smtplib.SMTP):
+    """A subclass that does something of its own, and sends as ever."""
+
+    sent = 0
+
+    def sendmail(self, *args: Any, **options: Any) -> dict[str, tuple[int, bytes]]:
+        self.sent += 1
+        return super().sendmail(*args, **options)
+
+
+class Independent(smtplib.SMTP):
+    """A subclass that sends in its own way, as python-emails' does."""
+
+    def sendmail(self, from_addr: str, to_addrs: Any, msg: Any, *_: Any, **__: Any) -> dict[str, tuple[int, bytes]]:
+        self.ehlo_or_helo_if_needed()
+        self.mail(from_addr)
+        self.rcpt(to_addrs)
+        self.data(msg)
+        return {}
+
+
+class Inheriting(Independent):
+    """A subclass of that one."""
+
+
+def test_subclasses_are_covered_where_they_come_to_smtplibs_sendmail(sink: Sink, postbox: Postbox) -> None:
+    """Once; others send as they did, or are named."""
+    with tracked.install(postbox):
+        with connect(sink, Counting) as smtp:
+            assert domain_of_links(smtp, sink) == DOMAIN
+        with connect(sink, Inheriting) as smtp:
+            assert domain_of_links(smtp, sink) == ""
+    with tracked.install(postbox, Counting, Inheriting), tracked.install(postbox, Independent):
+        for kind in (Counting, Inheriting, smtplib.SMTP):
+            with connect(sink, kind) as smtp:
+                assert domain_of_links(smtp, sink) == DOMAIN
+    with connect(sink, Independent) as smtp:
+        assert domain_of_links(smtp, sink) == ""
+    assert "sendmail" not in vars(Inheriting)
+
+
+def test_our_own_class_goes_before_what_is_installed(sink: Sink, postbox: Postbox, other: Postbox) -> None:
+    """It was given its Postbox by name."""
+    with tracked.install(other), connect(sink, partial(tracked.SMTP, postbox=postbox)) as smtp:
+        assert domain_of_links(smtp, sink) == DOMAIN
+
+
+def test_install_without_a_postbox_says_what_to_write() -> None:
+    """And replaces nothing."""
+    before = smtplib.SMTP.sendmail
+    with pytest.raises(TypeError, match=re.escape("not str: write install(postbox)")):
+        tracked.install("postbox.toml")
+    assert smtplib.SMTP.sendmail is before
+
+
+def test_an_installed_sendmail_takes_names_and_returns_what_smtplib_returns(sink: Sink, postbox: Postbox) -> None:
+    """Arguments by name, and the refused recipients."""
+    with tracked.install(postbox), connect(sink) as smtp:
+        refused = smtp.sendmail(
+            from_addr="shop@example.com", to_addrs=["reader@example.com", "refused@example.com"], msg=RAW.decode()
+        )
+    assert refused == {"refused@example.com": (550, b"No such reader")}
+    assert sink.mails[0].raw == RAW, "the envelope had two recipients"

@@ -98,6 +98,7 @@ def test_extras(wheel: zipfile.ZipFile) -> None:
         line.partition(": ")[2] for line in read(wheel, "METADATA").splitlines() if line.startswith("Provides-Extra")
     }
     assert {"webhook", "django", "mjml", "demo"} <= extras
+    assert {"aiosmtplib", "fastapi-mail", "flask-mail", "flask-mailman"} <= extras
 
 
 @pytest.mark.skipif(

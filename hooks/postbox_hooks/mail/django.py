@@ -24,7 +24,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,7 +31,7 @@ from email.message import Message
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from postbox_hooks._shared import envelope, outermost
+from postbox_hooks._shared import envelope, outermost, postbox_of
 from postbox_plugin import Postbox
 from postbox_plugin.errors import MissingExtra, PostboxError, SettingsError
 
@@ -75,20 +74,8 @@ def get_postbox() -> Postbox:
     global _made  # noqa: PLW0603 - Django's settings are one a process, and so is what is made of them
     with _lock:
         if _made is None:
-            _made = _postbox_of(getattr(settings, "POSTBOX", None))
+            _made = postbox_of(getattr(settings, "POSTBOX", None), "settings.POSTBOX", "Django's settings")
         return _made
-
-
-def _postbox_of(setting: object) -> Postbox:
-    if isinstance(setting, Postbox):
-        return setting
-    if isinstance(setting, str | os.PathLike):
-        return Postbox.from_file(setting)
-    if isinstance(setting, Mapping):
-        return Postbox.from_mapping(setting, source="settings.POSTBOX")
-    problem = "is missing" if setting is None else f"is {type(setting).__name__}, not a mapping"
-    remedy = 'Write POSTBOX = {"domain": "click.example.com", "keys": [...]}, or the path of a postbox.toml'
-    raise SettingsError("POSTBOX", problem, remedy, "Django's settings")
 
 
 def _forget(*, setting: str, **_: object) -> None:

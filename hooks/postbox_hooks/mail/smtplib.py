@@ -9,21 +9,26 @@ Two lines make a script track::
 
 The envelope decides who a message goes to, so a Bcc counts. Everything else is smtplib's own: its arguments, what it
 returns, what it raises. Where a library wants a class, ``functools.partial(SMTP, postbox=postbox)`` is one.
+
+For libraries that call smtplib themselves (yagmail, redmail, envelope, Apprise, pyramid_mailer, ...)::
+
+    from postbox_hooks.mail.smtplib import install
+
+    install(Postbox.from_file("postbox.toml"))
 """
 
 from __future__ import annotations
 
-import re
+import functools
 import smtplib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any, Final
 
-from postbox_hooks._shared import envelope, outermost
+from postbox_hooks._shared import installed, outermost, rewritten
 from postbox_plugin import Postbox
 
-__all__ = ["LMTP", "SMTP", "SMTP_SSL"]
-
-_LINE_ENDING: Final = re.compile(r"\r\n|\r|\n")
+__all__ = ["LMTP", "SMTP", "SMTP_SSL", "install"]
 
 
 class _Tracking(smtplib.SMTP):
@@ -50,7 +55,7 @@ class _Tracking(smtplib.SMTP):
         """As smtplib's, with tracking links in what is sent."""
         with outermost() as first:
             if first:
-                msg = _rewritten(self.postbox, to_addrs, msg)
+                msg = rewritten(self.postbox, to_addrs, msg)
             return super().sendmail(from_addr, to_addrs, msg, mail_options, rcpt_options)
 
 
@@ -78,12 +83,31 @@ class LMTP(_Tracking, smtplib.LMTP):
     """
 
 
-def _rewritten(postbox: Postbox, to_addrs: str | Sequence[str], msg: Any) -> bytes:
-    """The message that ``sendmail`` is to send instead.
+def install(postbox: Postbox, *classes: type[smtplib.SMTP]) -> ExitStack:
+    """Make smtplib itself track, for libraries that call it: every ``sendmail`` and ``send_message`` of this process,
+    also of connections that are open already.
 
-    :param to_addrs: as for ``sendmail``: a text is one address.
-    :param msg: as for ``sendmail``: bytes, or text in ASCII with any line endings.
+    May be called more than once, and undone in any order: the Postbox that was installed last, and not undone, does
+    the rewriting. Nothing is rewritten twice where a library is sent through another adapter as well.
+
+    :param postbox: what does the rewriting.
+    :param classes: further classes to cover: subclasses whose ``sendmail`` is their own and never calls smtplib's.
+        (python-emails has such a one, but signs before it: use its own adapter.)
+    :returns: what undoes it: by its ``close()``, or at the end of a ``with`` block.
+    :raises TypeError: if ``postbox`` is not one.
     """
-    # The same that smtplib would make of a text, and the same exception where it is not ASCII.
-    raw = _LINE_ENDING.sub("\r\n", msg).encode("ascii") if isinstance(msg, str) else bytes(msg)
-    return postbox.before_send(raw, recipients=envelope([to_addrs] if isinstance(to_addrs, str) else to_addrs))
+    return installed(postbox, (smtplib.SMTP, *classes), "sendmail", _stand_in)
+
+
+def _stand_in(original: Callable[..., Any], current: Callable[[], Postbox | None]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def sendmail(self: smtplib.SMTP, from_addr: str, to_addrs: Any, msg: Any, *args: Any, **options: Any) -> Any:
+        postbox = current()
+        if postbox is None:
+            return original(self, from_addr, to_addrs, msg, *args, **options)
+        with outermost() as first:
+            if first:
+                msg = rewritten(postbox, to_addrs, msg)
+            return original(self, from_addr, to_addrs, msg, *args, **options)
+
+    return sendmail
