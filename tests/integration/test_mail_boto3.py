@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 import email
 import io
-import json
 import re
 import subprocess
 import sys
 from collections.abc import Callable
-from email.utils import getaddresses
 from typing import Any, cast
-from urllib.parse import parse_qs
 
 import boto3
 import pytest
@@ -21,8 +17,7 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 from botocore.exceptions import ParamValidationError
 from pytest_httpserver import HTTPServer
-from sinks import Received, Sink
-from werkzeug import Request, Response
+from sinks import Sink
 
 from postbox_hooks.mail.boto3 import track
 from postbox_plugin import Postbox, Settings, hookimpl, new_key
@@ -42,84 +37,15 @@ from .mail_cases import (
     mime,
     tracking_links,
 )
+from .services import SES_KEYS, SesServer
 
-KEYS = {
-    "aws_access_key_id": "AKIAIOSFODNN7EXAMPLE",
-    "aws_secret_access_key": "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY",
-}
-KINDS = ("To", "Cc", "Bcc")
 ID = "X-Postbox-Message-Id"
-V1_ANSWER = "<{0}Response><{0}Result><MessageId>1</MessageId></{0}Result></{0}Response>"
-
-
-class Endpoint(Sink):
-    """An HTTP server that takes what is sent to SES, and keeps it as the mail that SES would send."""
-
-    def __init__(self, server: HTTPServer) -> None:
-        super().__init__()
-        self.url = server.url_for("")
-        self.requests: list[Request] = []
-        self.calls: list[dict[str, Any]] = []
-        server.expect_request("/v2/email/outbound-emails", method="POST").respond_with_handler(self.v2)
-        server.expect_request("/", method="POST").respond_with_handler(self.v1)
-
-    def v2(self, request: Request) -> Response:
-        call = json.loads(request.get_data())
-        self.requests.append(request)
-        self.calls.append(call)
-        content = call["Content"]
-        if "Template" not in content:
-            raw = base64.b64decode(content["Raw"]["Data"]) if "Raw" in content else assembled(content["Simple"], call)
-            destination = call.get("Destination", {})
-            self.keep(raw, [address for kind in KINDS for address in destination.get(f"{kind}Addresses", [])])
-        return Response(json.dumps({"MessageId": "1"}), content_type="application/json")
-
-    def v1(self, request: Request) -> Response:
-        call = {name: values[0] for name, values in parse_qs(request.get_data(as_text=True)).items()}
-        self.calls.append(call)
-        if call["Action"] == "SendRawEmail":
-            self.keep(base64.b64decode(call["RawMessage.Data"]), members(call, "Destinations"))
-        return Response(V1_ANSWER.format(call["Action"]), content_type="text/xml")
-
-    def keep(self, raw: bytes, recipients: list[str]) -> None:
-        message = email.message_from_bytes(raw)
-        self.mails.append(
-            Received(str(message["From"]), recipients or [address for _, address in addresses(message)], raw, True)
-        )
-
-
-def addresses(message: Any) -> list[tuple[str, str]]:
-    return getaddresses([value for kind in KINDS for value in message.get_all(kind, [])])
-
-
-def members(call: dict[str, Any], name: str) -> list[str]:
-    """A list, as the query protocol writes it."""
-    return [value for key, value in call.items() if re.fullmatch(rf"{re.escape(name)}\.member\.\d+", key)]
-
-
-def assembled(simple: dict[str, Any], call: dict[str, Any]) -> bytes:
-    """The mail that SES makes of a simple message."""
-    body, destination = simple["Body"], call["Destination"]
-    letter = Letter(
-        sender=call["FromEmailAddress"],
-        to=tuple(destination.get("ToAddresses", ())),
-        cc=tuple(destination.get("CcAddresses", ())),
-        subject=simple["Subject"]["Data"],
-        text=body.get("Text", {}).get("Data", ""),
-        html=body.get("Html", {}).get("Data", ""),
-        headers={header["Name"]: header["Value"] for header in simple.get("Headers", [])},
-        attachments=tuple(
-            (given["FileName"], base64.b64decode(given["RawContent"]), given["ContentType"])
-            for given in simple.get("Attachments", [])
-        ),
-    )
-    return mime(letter).as_bytes()
 
 
 @pytest.fixture
-def endpoint(httpserver: HTTPServer) -> Endpoint:
+def endpoint(httpserver: HTTPServer) -> SesServer:
     """What SES is here."""
-    return Endpoint(httpserver)
+    return SesServer(httpserver)
 
 
 @pytest.fixture
@@ -135,12 +61,12 @@ def clients() -> dict[str, Any]:
 
 
 @pytest.fixture
-def client(clients: dict[str, Any], endpoint: Endpoint) -> Callable[[str], Any]:
+def client(clients: dict[str, Any], endpoint: SesServer) -> Callable[[str], Any]:
     """A client of boto3 that sends to the endpoint, in Yandex Cloud's region."""
 
     def of(service: str) -> Any:
         if service not in clients:
-            clients[service] = boto3.client(service, endpoint_url=endpoint.url, region_name="ru-central1", **KEYS)
+            clients[service] = boto3.client(service, endpoint_url=endpoint.url, region_name="ru-central1", **SES_KEYS)
         return clients[service]
 
     return of
@@ -156,7 +82,7 @@ class SesCases(MailCases):
         self.client = client(self.service)
 
     @pytest.fixture
-    def sink(self, endpoint: Endpoint) -> Sink:
+    def sink(self, endpoint: SesServer) -> Sink:
         return endpoint
 
     def call(self, message: dict[str, Any]) -> None:
@@ -278,7 +204,7 @@ def links_in(html: str) -> list[str]:
     return re.findall(r"https?://click\.example\.com/c/[\w-]+", html)
 
 
-def test_send_email_of_v1(client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox) -> None:
+def test_send_email_of_v1(client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox) -> None:
     """It takes no headers, so that the links alone are changed; tags are those of the message."""
     ses = client("ses")
     given = simple_v1(Tags=[{"Name": "campaign", "Value": "spring"}])
@@ -310,7 +236,7 @@ def test_send_email_of_v1(client: Callable[[str], Any], endpoint: Endpoint, post
     ids=["bcc", "switched off", "text"],
 )
 def test_send_email_of_v1_leaves_alone(
-    changes: dict[str, Any], client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox
+    changes: dict[str, Any], client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
 ) -> None:
     """A mail to two, one without HTML, and one that is switched off, for which there is nothing but a tag."""
     untrack = track(client("ses"), postbox)
@@ -322,7 +248,7 @@ def test_send_email_of_v1_leaves_alone(
     assert names == (["campaign"] if "Tags" in changes else [])
 
 
-def test_templates_are_left_alone(client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox) -> None:
+def test_templates_are_left_alone(client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox) -> None:
     """SES fills them in."""
     undo = [track(client("ses"), postbox), track(client("sesv2"), postbox)]
     template = {"TemplateName": "t", "TemplateData": '{"link": "http://example.com/"}'}
@@ -342,7 +268,7 @@ def test_templates_are_left_alone(client: Callable[[str], Any], endpoint: Endpoi
 
 @pytest.mark.parametrize("letter", [PLAIN, FULL], ids=["plain", "full"])
 def test_tags_of_the_call_are_message_tags(
-    letter: Letter, client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox
+    letter: Letter, client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
 ) -> None:
     """With those of the header, in raw and in simple messages; SES gets its own all the same."""
     tags = [{"Name": "campaign", "Value": "spring"}, {"Name": "shelf", "Value": "a"}, {"Name": "shelf", "Value": "b"}]
@@ -366,7 +292,7 @@ def test_tags_of_the_call_are_message_tags(
 
 @pytest.mark.parametrize("kind", [bytes, bytearray, lambda raw: raw.decode(), io.BytesIO], ids=str)
 def test_data_may_be_whatever_botocore_takes(
-    kind: Callable[[bytes], Any], client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox
+    kind: Callable[[bytes], Any], client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
 ) -> None:
     """Bytes, text, and files; without a Destination the headers say who it goes to."""
     raw = mime(PLAIN).as_bytes()
@@ -378,7 +304,7 @@ def test_data_may_be_whatever_botocore_takes(
     assert contents(arrived.raw, postbox) == contents(raw)
 
 
-def test_the_envelope_decides(client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox) -> None:
+def test_the_envelope_decides(client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox) -> None:
     """A Destination of one, though To names two."""
     message = mime(PLAIN)
     message.replace_header("To", "one@example.com, two@example.com")
@@ -390,7 +316,9 @@ def test_the_envelope_decides(client: Callable[[str], Any], endpoint: Endpoint, 
     assert len(tracking_links(endpoint.mails[0])) == len(ADDRESSES)
 
 
-def test_the_signature_is_over_what_is_sent(client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox) -> None:
+def test_the_signature_is_over_what_is_sent(
+    client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
+) -> None:
     """The request is signed (AWS Signature Version 4) after the links were put into it."""
     untrack = track(client("sesv2"), postbox)
     client("sesv2").send_email(**simple(PLAIN))
@@ -404,14 +332,14 @@ def test_the_signature_is_over_what_is_sent(client: Callable[[str], Any], endpoi
     headers = {name: request.headers[name] for name in sent[2].split(";")}
     again = AWSRequest("POST", request.url, headers, request.get_data())
     again.context["timestamp"] = request.headers["X-Amz-Date"]
-    signer = SigV4Auth(Credentials(*KEYS.values()), "ses", sent[1].split("/")[-1])
+    signer = SigV4Auth(Credentials(*SES_KEYS.values()), "ses", sent[1].split("/")[-1])
     assert signer.signature(signer.string_to_sign(again, signer.canonical_request(again)), again) == sent[3]
     assert DOMAIN in request.get_data(as_text=True)
 
 
 @pytest.mark.parametrize("header", [{}, {"X_Postbox_Track": "no"}])
 def test_a_client_tracked_twice_rewrites_once(
-    header: dict[str, str], client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox
+    header: dict[str, str], client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
 ) -> None:
     """The second, with keys of its own, adds nothing; each is undone by itself."""
     other = Postbox(Settings(domain="other.example.com", keys=[new_key()]))
@@ -429,7 +357,7 @@ def test_a_client_tracked_twice_rewrites_once(
 
 
 def test_a_simple_message_gets_no_sixteenth_header(
-    client: Callable[[str], Any], endpoint: Endpoint, postbox: Postbox
+    client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
 ) -> None:
     """SES takes fifteen at the most, and the mail matters more than our id in it; an id that it comes with stays."""
     untrack = track(client("sesv2"), postbox)
@@ -451,7 +379,7 @@ def test_wrong_arguments_are_botocores_error(client: Callable[[str], Any], postb
     untrack()
 
 
-def test_strict_lets_an_exception_through(client: Callable[[str], Any], endpoint: Endpoint) -> None:
+def test_strict_lets_an_exception_through(client: Callable[[str], Any], endpoint: SesServer) -> None:
     """In a project's own tests a broken plugin is an error, and nothing is sent."""
 
     class Broken:
@@ -469,7 +397,7 @@ def test_strict_lets_an_exception_through(client: Callable[[str], Any], endpoint
 
 def test_another_client_is_an_error(postbox: Postbox) -> None:
     """It says what to write."""
-    other = boto3.client("sqs", region_name="eu-central-1", **KEYS)
+    other = boto3.client("sqs", region_name="eu-central-1", **SES_KEYS)
     for wrong in (other, boto3, None):
         with pytest.raises(TypeError, match=r"track\(\) needs a client of boto3 for SES.*write track\(boto3\.client"):
             track(cast(Any, wrong), postbox)
