@@ -23,6 +23,7 @@ if not settings.configured:
         DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}},
         DEFAULT_AUTO_FIELD="django.db.models.AutoField",
         DEFAULT_FROM_EMAIL="shop@example.com",
+        TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates"}],
         INSTALLED_APPS=[app for app, needed in apps.items() if find_spec(needed)],
     )
     django.setup()
