@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, cast
 
 import boto3
@@ -90,11 +91,8 @@ class SesCases(MailCases):
 
     def send(self, message: dict[str, Any], sink: Sink, postbox: Postbox | None) -> None:
         kept = repr(message)
-        untrack = track(self.client, postbox) if postbox else lambda: None
-        try:
+        with track(self.client, postbox) if postbox else nullcontext():
             self.call(message)
-        finally:
-            untrack()
         assert repr(message) == kept, "the caller's arguments are not changed"
 
 
@@ -210,7 +208,7 @@ def test_send_email_of_v1(client: Callable[[str], Any], endpoint: SesServer, pos
     given = simple_v1(Tags=[{"Name": "campaign", "Value": "spring"}])
     kept = repr(given)
     ses.send_email(**given)
-    untrack = track(ses, postbox)
+    untrack = track(ses, postbox).close
     ses.send_email(**given)
     untrack()
     ses.send_email(**given)
@@ -239,7 +237,7 @@ def test_send_email_of_v1_leaves_alone(
     changes: dict[str, Any], client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
 ) -> None:
     """A mail to two, one without HTML, and one that is switched off, for which there is nothing but a tag."""
-    untrack = track(client("ses"), postbox)
+    untrack = track(client("ses"), postbox).close
     client("ses").send_email(**simple_v1(**changes))
     untrack()
     (sent,) = endpoint.calls
@@ -259,8 +257,8 @@ def test_templates_are_left_alone(client: Callable[[str], Any], endpoint: SesSer
         Template="t",
         TemplateData=template["TemplateData"],
     )
-    for untrack in undo:
-        untrack()
+    for tracking in undo:
+        tracking.close()
     first, second = endpoint.calls
     assert first["Content"] == {"Template": template}
     assert second["TemplateData"] == template["TemplateData"]
@@ -273,13 +271,13 @@ def test_tags_of_the_call_are_message_tags(
     """With those of the header, in raw and in simple messages; SES gets its own all the same."""
     tags = [{"Name": "campaign", "Value": "spring"}, {"Name": "shelf", "Value": "a"}, {"Name": "shelf", "Value": "b"}]
     letter = letter.with_headers(X_Postbox_Tags="cohort=b")
-    untrack = track(client("sesv2"), postbox)
+    untrack = track(client("sesv2"), postbox).close
     raw = {"Destination": destination(letter), "Content": {"Raw": {"Data": raw_of(letter)}}}
     for message in (raw, simple(letter)):
         client("sesv2").send_email(**message, EmailTags=tags)
     client("ses").send_raw_email(RawMessage=raw["Content"]["Raw"], Tags=tags)  # not tracked
     untrack()
-    untrack = track(client("ses"), postbox)
+    untrack = track(client("ses"), postbox).close
     client("ses").send_raw_email(RawMessage=raw["Content"]["Raw"], Tags=tags)
     untrack()
     first, second, untouched, third = endpoint.mails
@@ -296,7 +294,7 @@ def test_data_may_be_whatever_botocore_takes(
 ) -> None:
     """Bytes, text, and files; without a Destination the headers say who it goes to."""
     raw = mime(PLAIN).as_bytes()
-    untrack = track(client("sesv2"), postbox)
+    untrack = track(client("sesv2"), postbox).close
     client("sesv2").send_email(Content={"Raw": {"Data": kind(raw)}})
     untrack()
     (arrived,) = endpoint.mails
@@ -308,7 +306,7 @@ def test_the_envelope_decides(client: Callable[[str], Any], endpoint: SesServer,
     """A Destination of one, though To names two."""
     message = mime(PLAIN)
     message.replace_header("To", "one@example.com, two@example.com")
-    untrack = track(client("sesv2"), postbox)
+    untrack = track(client("sesv2"), postbox).close
     client("sesv2").send_email(
         Content={"Raw": {"Data": message.as_bytes()}}, Destination={"ToAddresses": ["One <one@example.com>"]}
     )
@@ -320,7 +318,7 @@ def test_the_signature_is_over_what_is_sent(
     client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
 ) -> None:
     """The request is signed (AWS Signature Version 4) after the links were put into it."""
-    untrack = track(client("sesv2"), postbox)
+    untrack = track(client("sesv2"), postbox).close
     client("sesv2").send_email(**simple(PLAIN))
     untrack()
     (request,) = endpoint.requests
@@ -345,9 +343,9 @@ def test_a_client_tracked_twice_rewrites_once(
     other = Postbox(Settings(domain="other.example.com", keys=[new_key()]))
     undo = [track(client("sesv2"), postbox), track(client("sesv2"), other)]
     client("sesv2").send_email(**simple(PLAIN.with_headers(**header)))
-    undo[0]()
+    undo[0].close()
     client("sesv2").send_email(**simple(PLAIN))
-    undo[1]()
+    undo[1].close()
     client("sesv2").send_email(**simple(PLAIN))
     first, second, third = endpoint.mails
     assert len(tracking_links(first)) == (0 if header else 3)
@@ -360,7 +358,7 @@ def test_a_simple_message_gets_no_sixteenth_header(
     client: Callable[[str], Any], endpoint: SesServer, postbox: Postbox
 ) -> None:
     """SES takes fifteen at the most, and the mail matters more than our id in it; an id that it comes with stays."""
-    untrack = track(client("sesv2"), postbox)
+    untrack = track(client("sesv2"), postbox).close
     for number, further in ((14, {}), (15, {}), (14, {ID: "QA_JPkU2fkpIWdkx"})):
         headers = {f"X-Header-{place}": "x" for place in range(number)}
         client("sesv2").send_email(**simple(Letter(html=HTML, headers=headers | further)))
@@ -373,7 +371,7 @@ def test_a_simple_message_gets_no_sixteenth_header(
 
 def test_wrong_arguments_are_botocores_error(client: Callable[[str], Any], postbox: Postbox) -> None:
     """What is missing is named by botocore, as ever."""
-    untrack = track(client("sesv2"), postbox)
+    untrack = track(client("sesv2"), postbox).close
     with pytest.raises(ParamValidationError, match='Missing required parameter in Content\\.Raw: "Data"'):
         client("sesv2").send_email(Content={"Raw": {}})
     untrack()
@@ -387,7 +385,7 @@ def test_strict_lets_an_exception_through(client: Callable[[str], Any], endpoint
         def postbox_before_send(self) -> None:
             raise RuntimeError("broken")
 
-    untrack = track(client("sesv2"), Postbox(Settings(domain=DOMAIN, keys=[new_key()], strict=True), [Broken()]))
+    untrack = track(client("sesv2"), Postbox(Settings(domain=DOMAIN, keys=[new_key()], strict=True), [Broken()])).close
     for message in (simple(PLAIN), {"Content": {"Raw": {"Data": raw_of(PLAIN)}}}):
         with pytest.raises(RuntimeError, match="broken"):
             client("sesv2").send_email(**message)

@@ -7,6 +7,7 @@ import smtplib
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from email.utils import parseaddr
 from functools import partial
 from typing import Any, cast
@@ -97,30 +98,23 @@ class TestSend(EmailsCases):
     """The blocking way."""
 
     def send(self, message: emails.Message, sink: Sink, postbox: Postbox | None) -> None:
-        untrack = track(emails.Message, postbox) if postbox else lambda: None
-        try:
+        with track(emails.Message, postbox) if postbox else nullcontext():
             assert send(message, sink).status_code == 250
-        finally:
-            untrack()
 
 
 class TestSendAsync(EmailsCases):
     """The asynchronous way."""
 
     async def send(self, message: emails.Message, sink: Sink, postbox: Postbox | None) -> None:
-        untrack = track(emails.Message, postbox) if postbox else lambda: None
-        try:
+        with track(emails.Message, postbox) if postbox else nullcontext():
             assert (await message.send_async(smtp=server(sink))).status_code == 250
-        finally:
-            untrack()
 
 
 @pytest.fixture
 def tracked(postbox: Postbox) -> Iterator[None]:
     """While a test runs, all messages track."""
-    untrack = track(emails.Message, postbox)
-    yield
-    untrack()
+    with track(emails.Message, postbox):
+        yield
 
 
 @pytest.mark.parametrize("letter", [PLAIN, ALTERNATIVE, FULL], ids=["plain", "alternative", "full"])
@@ -193,11 +187,11 @@ def test_the_after_build_of_a_class_goes_first(sink: Sink, postbox: Postbox) -> 
 
     for kind in (Own, Static, Other, Plain):
         before = dict(vars(kind))
-        untrack = track(kind, postbox)
+        tracking = track(kind, postbox)
         mime = kind(html=HTML, mail_from="shop@example.com", mail_to="reader@example.com", subject="yes").as_message()
         assert "X-Postbox-Message-Id" in mime
         assert mime["X-Own"] == (None if kind is Plain else "yes")
-        untrack()
+        tracking.close()
         assert dict(vars(kind)) == before
     assert emails.Message.after_build is None
 
@@ -207,11 +201,9 @@ def test_what_cannot_be_tracked_is_an_error(postbox: Postbox) -> None:
     for wrong in (emails, emails.Message(html="x"), smtplib.SMTP, None):
         with pytest.raises(TypeError, match=re.escape("write track(emails.Message, postbox)")):
             track(cast(Any, wrong), postbox)
-    untrack = track(emails.Message, postbox)
-    with pytest.raises(RuntimeError, match="Message is tracked already"):
+    with track(emails.Message, postbox), pytest.raises(RuntimeError, match="Message is tracked already"):
         track(emails.Message, postbox)
-    untrack()
-    track(emails.Message, postbox)()
+    track(emails.Message, postbox).close()
 
 
 def test_a_message_that_is_built_keeps_its_links(sink: Sink, postbox: Postbox) -> None:
@@ -219,9 +211,8 @@ def test_a_message_that_is_built_keeps_its_links(sink: Sink, postbox: Postbox) -
     message = message_of(FULL)
     before = message.as_bytes()
     kept = {name: value for name, value in vars(message).items() if name != "_attachments"}
-    untrack = track(emails.Message, postbox)
-    tracked = message.as_bytes()
-    untrack()
+    with track(emails.Message, postbox):
+        tracked = message.as_bytes()
     assert contents(tracked, postbox) == contents(before)
     assert contents(message.as_bytes()) == contents(before)
     assert {name: value for name, value in vars(message).items() if name != "_attachments"} == kept

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -45,12 +46,12 @@ _log = logging.getLogger("postbox.send")
 Params: TypeAlias = Mapping[str, Any]
 
 
-def track(client: BaseClient, postbox: Postbox) -> Callable[[], None]:
+def track(client: BaseClient, postbox: Postbox) -> ExitStack:
     """Make a client send tracking links.
 
     :param client: a client ``ses`` or ``sesv2``.
     :param postbox: what does the rewriting.
-    :returns: a function that undoes it.
+    :returns: what undoes it: by its ``close()``, or at the end of a ``with`` block.
     :raises TypeError: if it is another client, or none.
     """
     service = client.meta.service_model.service_name if isinstance(client, BaseClient) else ""
@@ -61,14 +62,11 @@ def track(client: BaseClient, postbox: Postbox) -> Callable[[], None]:
         f"provide-client-params.{service}.{operation}": partial(_handle, postbox, change)
         for operation, change in _CHANGES[service].items()
     }
+    undo = ExitStack()
     for event, handler in handlers.items():
         client.meta.events.register(event, handler)
-
-    def untrack() -> None:
-        for event, handler in handlers.items():
-            client.meta.events.unregister(event, handler)
-
-    return untrack
+        undo.callback(client.meta.events.unregister, event, handler)
+    return undo
 
 
 def _handle(

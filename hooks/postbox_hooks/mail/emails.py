@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import email.message
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, TypeAlias
 
@@ -49,12 +49,12 @@ class _Sending(NamedTuple):
 _sending: Final[ContextVar[_Sending | None]] = ContextVar("postbox_emails_sending", default=None)
 
 
-def track(message_class: type[Message], postbox: Postbox) -> Callable[[], None]:
+def track(message_class: type[Message], postbox: Postbox) -> ExitStack:
     """Make the messages of a class, and of its subclasses, go out with tracking links.
 
     :param message_class: ``emails.Message`` or a class made of it.
     :param postbox: what does the rewriting.
-    :returns: a function that undoes it.
+    :returns: what undoes it: by its ``close()``, or at the end of a ``with`` block.
     :raises TypeError: if it is no such class.
     :raises RuntimeError: if it is tracked already.
     """
@@ -64,19 +64,19 @@ def track(message_class: type[Message], postbox: Postbox) -> Callable[[], None]:
         )
     if isinstance(message_class.after_build, _AfterBuild):
         raise RuntimeError(  # noqa: TRY004 - it is of the right type
-            f"{message_class.__name__} is tracked already: call what track() returned first"
+            f"{message_class.__name__} is tracked already: close() what track() returned first"
         )
     own = {name: value for name, value in vars(message_class).items() if name in _REPLACED}
     message_class.after_build = _AfterBuild(postbox, inspect.getattr_static(message_class, "after_build"))
     _replace_sending(message_class)
 
-    def untrack() -> None:
-        for name in _REPLACED:
-            delattr(message_class, name)
-        for name, value in own.items():
-            setattr(message_class, name, value)
-
-    return untrack
+    undo = ExitStack()
+    for name in _REPLACED:
+        if name in own:
+            undo.callback(setattr, message_class, name, own[name])
+        else:
+            undo.callback(delattr, message_class, name)
+    return undo
 
 
 class _AfterBuild:
