@@ -98,6 +98,7 @@ def test_extras(wheel: zipfile.ZipFile) -> None:
         line.partition(": ")[2] for line in read(wheel, "METADATA").splitlines() if line.startswith("Provides-Extra")
     }
     assert {"webhook", "django", "mjml", "demo"} <= extras
+    assert {"anymail", "boto3", "emails"} <= extras
 
 
 @pytest.mark.skipif(

@@ -54,10 +54,12 @@ class EmailBackend(BaseEmailBackend):
     The hook sees the message as MIME, as it would be sent, and its HTML is put back into a copy of Django's message,
     so a backend that hands over JSON sends the same links. The caller's message keeps its own.
 
-    :param fail_silently: passed on, like every other argument.
+    :param fail_silently: passed on.
     :param inner: what sends: an alias of ``MAILERS``, or where there are none the path of a backend class, by default
         ``settings.POSTBOX_EMAIL_BACKEND``.
     :param alias: given by Django 6.1 and later where ``MAILERS`` is set.
+    :param _ignore_unknown_kwargs: given by it too: the names of arguments that a mailer need not know.
+    :param options: passed on to the backend that sends.
     :raises ImproperlyConfigured: if there is no such backend, or it is this one.
     :ivar inner: the backend that sends.
     """
@@ -92,7 +94,10 @@ class EmailBackend(BaseEmailBackend):
         self.inner.close()
 
     def send_messages(self, email_messages: Sequence[mail.EmailMessage]) -> int:
-        """Send the messages with tracking links; the result is that of the backend that sends."""
+        """Send the messages with tracking links; the result is that of the backend that sends.
+
+        :param email_messages: the messages; they are not changed.
+        """
         with outermost() as first:
             if not first:
                 return self.inner.send_messages(email_messages)
