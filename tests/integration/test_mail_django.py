@@ -22,6 +22,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend as Smtp
 from django.test import override_settings
+from django.test.utils import setup_test_environment, teardown_test_environment
 from sinks import Sink, running_sink
 
 from postbox_hooks.mail import smtplib as tracked_smtplib
@@ -70,6 +71,24 @@ class TestDjango(DjangoCases):
         around = unwrapped if postbox is None else mailers
         with override_settings(POSTBOX=postbox, **around(SMTP, host="127.0.0.1", port=sink.port)):
             assert connection().send_messages([message]) == 1
+
+
+def test_a_projects_own_tests_see_tracked_mails(postbox: Postbox) -> None:
+    """Django's test runner has put its own backend in the place of every other; with ours set back, over locmem, what
+    is in ``mail.outbox`` is tracked.
+    """
+    setup_test_environment()
+    try:
+        sent = {"subject": "New books", "message": "Books", "from_email": None, "html_message": HTML}
+        mail.send_mail(**sent, recipient_list=["reader@example.com"])
+        with override_settings(POSTBOX=postbox, **mailers(LOCMEM)):
+            mail.send_mail(**sent, recipient_list=["reader@example.com"])
+        swapped, tracked = mail.outbox
+        assert swapped.alternatives[0][0] == HTML
+        links = re.findall(r"""href=["'](https?:[^"']+)""", tracked.alternatives[0][0], re.IGNORECASE)
+        assert [postbox.open(link).url for link in links] == ADDRESSES
+    finally:
+        teardown_test_environment()
 
 
 def test_html_is_put_back_for_backends_that_hand_over_json(outbox: list[Any], postbox: Postbox) -> None:
