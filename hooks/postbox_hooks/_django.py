@@ -133,7 +133,7 @@ def _settable(esp_name: str) -> frozenset[str]:
     if not esp_name:
         return SET_HERE
     # These set Date and Message-ID themselves; some of their APIs refuse a mail that comes with them (Cloudflare's), or
-    # with any header unless the account is of the dearest kind (MailerSend's).
+    # with any header from all but Enterprise accounts (MailerSend's).
     return frozenset() if esp_name == "MailerSend" else frozenset((_ID_HEADER.lower(),))
 
 

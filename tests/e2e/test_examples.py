@@ -79,7 +79,7 @@ def test_json_api(httpserver: HTTPServer, tmp_path: Path) -> None:
         {"id": "1"}
     )
     readers = ["one@example.com", "two@example.com"]
-    done = run("json_api/send.py", httpserver.url_for("/emails"), *readers, folder=tmp_path, API_KEY="secret")
+    done = run("json_api/send_letters.py", httpserver.url_for("/emails"), *readers, folder=tmp_path, API_KEY="secret")
     assert (done.returncode, done.stdout, done.stderr) == (0, "Sent 2 letters\n", "")
     postbox = Postbox(Settings(domain="click.example.com", keys=[KEY]))
     for reader, (request, _) in zip(readers, httpserver.log, strict=True):

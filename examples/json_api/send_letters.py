@@ -1,4 +1,4 @@
-"""Send a newsletter by an HTTP API that takes JSON: ``python send.py URL RECIPIENT...``
+"""Send a newsletter by an HTTP API that takes JSON: ``python send_letters.py URL RECIPIENT...``
 
 The JSON is in the form of Resend (https://api.resend.com/emails). SendGrid, Postmark, Brevo and the others call the
 fields otherwise; what is done with the HTML is the same.
