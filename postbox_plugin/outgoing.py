@@ -95,14 +95,14 @@ class Rewriter:
         if outgoing.untouchable:
             return self._left_alone(outgoing, outgoing.untouchable)
         recipients, unclear = recipients_of(headers, envelope)
-        if any(value.strip().lower() in _OFF for value in find(headers, TRACK)):
+        if _switched_off(headers):
             return self._left_alone(outgoing, f"switched off by {TRACK}", recipients)
         mail = Mail(
             headers=headers,
             recipients=recipients,
             html_parts=[body.html for body in outgoing.bodies],
             tags={**read_message_tags(headers), **freeze_tags(message_tags)},
-            message_id=next(filter(_MESSAGE_ID.fullmatch, find(headers, MESSAGE_ID)), "") or _new_message_id(),
+            message_id=_given_message_id(headers) or _new_message_id(),
         )
         self._plugins.before_send(mail)
         reason = unclear or _why_not(mail)
@@ -127,16 +127,19 @@ class Rewriter:
         """Rewrite an HTML text that is not in a message.
 
         :param html: the text.
-        :param given: who it is from and to, its subject and tags. Only its ``message_id`` is changed: filled in.
+        :param given: who it is from and to, its subject and tags, and what its headers say, as those of a message.
+            Only its ``message_id`` is changed: filled in.
         """
         if given.message_id and not _MESSAGE_ID.fullmatch(given.message_id):
             raise ValueError(f"message_id must be 8 to 64 of [A-Za-z0-9_-], not {given.message_id!r}")
-        given.assign_message_id(given.message_id or _new_message_id())
+        given.assign_message_id(given.message_id or _given_message_id(given.headers) or _new_message_id())
+        if _switched_off(given.headers):
+            return html, Report(reason=f"switched off by {TRACK}", recipients=given.recipients)
         mail = Mail(
             headers=given.headers,
             recipients=given.recipients,
             html_parts=[html],
-            tags=given.tags,
+            tags={**read_message_tags(given.headers), **given.tags},
             message_id=given.message_id,
         )
         mail.track = given.track
@@ -223,6 +226,15 @@ def _why_not(mail: Mail) -> str:
     if len(mail.recipients) != 1:
         return f"{len(mail.recipients)} recipients" if mail.recipients else "no recipient"
     return ""
+
+
+def _switched_off(headers: tuple[tuple[str, str], ...]) -> bool:
+    return any(value.strip().lower() in _OFF for value in find(headers, TRACK))
+
+
+def _given_message_id(headers: tuple[tuple[str, str], ...]) -> str:
+    """The id that the message came with; ``""`` without one that is fit for it."""
+    return next(filter(_MESSAGE_ID.fullmatch, find(headers, MESSAGE_ID)), "")
 
 
 def _has_own_headers(headers: tuple[tuple[str, str], ...]) -> bool:

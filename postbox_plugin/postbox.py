@@ -120,8 +120,9 @@ class Postbox:
         """HTML with tracking links, for senders that hand over JSON instead of MIME.
 
         :param html: the HTML body.
-        :param mail: who it is from and to, its subject and tags. Its ``message_id`` is filled in, so that the
-            program can tie clicks to what it sent.
+        :param mail: who it is from and to, its subject and tags; ``X-Postbox-Track``, ``X-Postbox-Tags`` and
+            ``X-Postbox-Message-Id`` among its headers count as in a message. Its ``message_id`` is filled in, so that
+            the program can tie clicks to what it sent.
         """
         try:
             tracked, report = self._rewriter.html(html, mail)

@@ -13,6 +13,8 @@ import pytest
 from postbox_hooks.notify import webhook
 from postbox_hooks.notify.webhook import WebhookNotifier
 
+pytestmark = pytest.mark.extra("webhook")
+
 if "POSTBOX_CORPUS" not in os.environ:
     pytest.skip("POSTBOX_CORPUS does not name the folder of the corpus", allow_module_level=True)
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
+from pytest_httpserver import HTTPServer
 from servers import get, hrefs
 from sinks import Received, Sink, running_sink
 
@@ -70,6 +71,27 @@ def test_smtplib_script_needs_no_key_to_be_tried(sink: Sink, tmp_path: Path) -> 
     arguments = ("localhost", str(sink.port), "reader@example.com")
     assert run("smtplib_script/send.py", *arguments, folder=tmp_path, POSTBOX_KEY="").returncode == 0
     assert b"click.example.com/c/" in sink.mails[0].raw
+
+
+def test_json_api(httpserver: HTTPServer, tmp_path: Path) -> None:
+    """Each reader gets links of their own, in the JSON that really goes over the wire."""
+    httpserver.expect_request("/emails", method="POST", headers={"Authorization": "Bearer secret"}).respond_with_json(
+        {"id": "1"}
+    )
+    readers = ["one@example.com", "two@example.com"]
+    done = run("json_api/send_letters.py", httpserver.url_for("/emails"), *readers, folder=tmp_path, API_KEY="secret")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Sent 2 letters\n", "")
+    postbox = Postbox(Settings(domain="click.example.com", keys=[KEY]))
+    for reader, (request, _) in zip(readers, httpserver.log, strict=True):
+        letter = request.json
+        assert letter is not None
+        assert letter["to"] == [reader]
+        tracked, unsubscribe = hrefs(letter["html"])
+        link = postbox.open(tracked)
+        assert (link.url, link.headers["to"]) == ("https://example.com/books/1?from=newsletter", (reader,))
+        assert (link.tags, link.message_tags) == ({"product": ("book",)}, {"campaign": ("spring",)})
+        assert link.message_id == letter["headers"]["X-Postbox-Message-Id"]
+        assert unsubscribe == "https://example.com/unsubscribe"
 
 
 def test_django_project(sink: Sink, tmp_path: Path) -> None:

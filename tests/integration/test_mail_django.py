@@ -11,26 +11,18 @@ import smtplib
 import subprocess
 import sys
 from collections.abc import Iterator
-from email.mime.image import MIMEImage
 from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
 from pathlib import Path
 from typing import Any
 
-import django
 import pytest
-from django.conf import settings
-
-if not settings.configured:
-    settings.configure(DEFAULT_FROM_EMAIL="shop@example.com", INSTALLED_APPS=["postbox_hooks.mail.django"])
-    django.setup()
-
 from django.core import mail
 from django.core.checks import CheckMessage, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.mail.backends.base import BaseEmailBackend
 from django.core.mail.backends.smtp import EmailBackend as Smtp
 from django.test import override_settings
+from django.test.utils import setup_test_environment, teardown_test_environment
 from sinks import Sink, running_sink
 
 from postbox_hooks.mail import smtplib as tracked_smtplib
@@ -38,47 +30,16 @@ from postbox_hooks.mail.django import EmailBackend, get_postbox
 from postbox_plugin import Postbox, Settings, hookimpl, new_key
 from postbox_plugin.errors import SettingsError
 
+from .django_cases import HAS_MAILERS, LOCMEM, OURS, SMTP, DjangoCases, connection, mailers, mime_part, unwrapped
 from .mail_cases import (
     ADDRESSES,
     DOMAIN,
     HTML,
     PIXEL,
-    Letter,
-    MailCases,
     tracking_links,
 )
 
-OURS = "postbox_hooks.mail.django.EmailBackend"
-SMTP = "django.core.mail.backends.smtp.EmailBackend"
-LOCMEM = "django.core.mail.backends.locmem.EmailBackend"
-HAS_MAILERS = django.VERSION >= (6, 1)
 KEY = new_key()
-
-
-def mailers(inner: str, **options: Any) -> dict[str, Any]:
-    """Settings under which our backend sends by another one, in the terms of the Django that is installed."""
-    if HAS_MAILERS:
-        ours = {"BACKEND": OURS, "OPTIONS": {"inner": "sender"}}
-        return {"MAILERS": {"default": ours, "sender": {"BACKEND": inner, "OPTIONS": options}}}
-    return {
-        "EMAIL_BACKEND": OURS,
-        "POSTBOX_EMAIL_BACKEND": inner,
-        **{f"EMAIL_{name.upper()}": value for name, value in options.items()},
-    }
-
-
-def unwrapped(inner: str, **options: Any) -> dict[str, Any]:
-    """The same without our backend."""
-    if HAS_MAILERS:
-        return {"MAILERS": {"default": {"BACKEND": inner, "OPTIONS": options}}}
-    return {**mailers(inner, **options), "EMAIL_BACKEND": inner}
-
-
-def connection(**options: Any) -> Any:
-    """The backend that the settings name."""
-    if HAS_MAILERS and not options:
-        return mail.mailers.default
-    return mail.get_connection(**options)
 
 
 @pytest.fixture
@@ -103,54 +64,31 @@ def newsletter(html: str = HTML, **changes: Any) -> mail.EmailMultiAlternatives:
     return message
 
 
-def mime_part(maintype: str, subtype: str, content: Any, **headers: str) -> email.message.Message:
-    """A MIME object to attach, of the kind that the installed Django wants."""
-    part: email.message.Message
-    if django.VERSION >= (6, 0):
-        part = email.message.MIMEPart(policy=email.policy.default)
-        kind = {"subtype": subtype} if maintype == "text" else {"maintype": maintype, "subtype": subtype}
-        part.set_content(content, **kind)
-    else:
-        part = MIMEText(content, subtype, "utf-8") if maintype == "text" else MIMEImage(content, subtype)
-    for name, value in headers.items():
-        part[name.replace("_", "-")] = value
-    return part
-
-
-class TestDjango(MailCases):
+class TestDjango(DjangoCases):
     """Django's own API, over Django's own SMTP backend."""
-
-    keeps_transfer_encoding = django.VERSION < (6, 0)
-
-    def build(self, letter: Letter) -> mail.EmailMessage:
-        fields = {
-            "subject": letter.subject,
-            "from_email": letter.sender,
-            "to": list(letter.to),
-            "cc": list(letter.cc),
-            "bcc": list(letter.bcc),
-            "headers": dict(letter.headers),
-        }
-        if letter.text and letter.html:
-            message = mail.EmailMultiAlternatives(body=letter.text, **fields)
-            message.attach_alternative(letter.html, "text/html")
-        else:
-            message = mail.EmailMessage(body=letter.html or letter.text, **fields)
-            message.content_subtype = "html" if letter.html else "plain"
-        if letter.image:
-            part = mime_part("image", "png", letter.image, Content_ID="<pixel>", Content_Disposition="inline")
-            message.attach(part)
-        for attachment in letter.attachments:
-            message.attach(*attachment)
-        return message
-
-    def readdress(self, message: mail.EmailMessage, address: str) -> None:
-        message.to = [address]
 
     def send(self, message: mail.EmailMessage, sink: Sink, postbox: Postbox | None) -> None:
         around = unwrapped if postbox is None else mailers
         with override_settings(POSTBOX=postbox, **around(SMTP, host="127.0.0.1", port=sink.port)):
             assert connection().send_messages([message]) == 1
+
+
+def test_a_projects_own_tests_see_tracked_mails(postbox: Postbox) -> None:
+    """Django's test runner has put its own backend in the place of every other; with ours set back, over locmem, what
+    is in ``mail.outbox`` is tracked.
+    """
+    setup_test_environment()
+    try:
+        sent = {"subject": "New books", "message": "Books", "from_email": None, "html_message": HTML}
+        mail.send_mail(**sent, recipient_list=["reader@example.com"])
+        with override_settings(POSTBOX=postbox, **mailers(LOCMEM)):
+            mail.send_mail(**sent, recipient_list=["reader@example.com"])
+        swapped, tracked = mail.outbox
+        assert swapped.alternatives[0][0] == HTML
+        links = re.findall(r"""href=["'](https?:[^"']+)""", tracked.alternatives[0][0], re.IGNORECASE)
+        assert [postbox.open(link).url for link in links] == ADDRESSES
+    finally:
+        teardown_test_environment()
 
 
 def test_html_is_put_back_for_backends_that_hand_over_json(outbox: list[Any], postbox: Postbox) -> None:
@@ -402,7 +340,6 @@ def test_postbox_may_be_a_mapping_a_file_or_a_postbox(tmp_path: Path) -> None:
             kept = get_postbox()
             with override_settings(ADMINS=[]):
                 assert get_postbox() is kept
-    assert get_postbox.__module__ == "postbox_hooks.mail.django"
 
 
 def test_a_wrong_setting_stops_no_mail(outbox: list[mail.EmailMessage], caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,8 @@ from postbox_hooks.demo import clicker
 from postbox_hooks.demo.command import demo
 from postbox_hooks.demo.feed import Feed
 
+pytestmark = pytest.mark.extra("demo")
+
 
 def run(*arguments: str) -> Result:
     """The command, run with these arguments."""

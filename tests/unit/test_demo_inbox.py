@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from email.message import EmailMessage
 from typing import Any
 
+import pytest
 from clicks import click
 from tornado.httpclient import AsyncHTTPClient, HTTPResponse
 from tornado.httpserver import HTTPServer
@@ -20,6 +21,8 @@ from postbox_hooks.demo.feed import Feed
 from postbox_hooks.demo.inbox import Letter, inbox_routes, verifier
 from postbox_hooks.demo.shop import shop_routes
 from postbox_plugin import Postbox, Settings, new_key
+
+pytestmark = pytest.mark.extra("demo")
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 EVIL = "<script>alert(1)</script>"

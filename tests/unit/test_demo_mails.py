@@ -18,6 +18,8 @@ from postbox_hooks.demo.mails import compile_newsletter, newsletter, note
 from postbox_plugin import Postbox, Report, Settings, new_key
 from postbox_plugin.errors import MissingExtra
 
+pytestmark = pytest.mark.extra("demo")
+
 SHOP, SECURE = "http://localhost:8025/shop", "https://localhost:8443/shop"
 
 

@@ -99,6 +99,7 @@ def test_extras(wheel: zipfile.ZipFile) -> None:
     }
     assert {"webhook", "django", "mjml", "demo"} <= extras
     assert {"aiosmtplib", "fastapi-mail", "flask-mail", "flask-mailman"} <= extras
+    assert {"anymail", "boto3", "emails"} <= extras
 
 
 @pytest.mark.skipif(

@@ -186,6 +186,19 @@ def test_tracking_twice_changes_nothing() -> None:
     assert postbox.track_html(once, mail) == once
 
 
+def test_headers_of_a_mail_count_as_those_of_a_message() -> None:
+    """Tags and id from them are in the links, and one switches the mail off."""
+    postbox = Postbox(Settings(domain="click.example.com", keys=[KEY]))
+    given = [("X-Postbox-Tags", "campaign=spring, cohort=b"), ("X-Postbox-Message-Id", "QA_JPkU2fkpIWdkx")]
+    html = f'<a href="{URL}">x</a>'
+    mail = Mail(headers=given, recipients=["b@example.com"], tags={"cohort": "c"})
+    link = postbox.open(postbox.track_html(html, mail).split('"')[1])
+    assert link.message_tags == {"campaign": ("spring",), "cohort": ("c",)}
+    assert link.message_id == mail.message_id == "QA_JPkU2fkpIWdkx"
+    off = Mail(headers=[*given, ("x-postbox-track", "no")], recipients=["b@example.com"])
+    assert postbox.track_html(html, off) == html
+
+
 @pytest.mark.parametrize(
     "unit",
     ["<a href=http://x.example/>", "<a postbox:tags=a:b>", "<a href=x postbox:no-track ", "<a ", "postbox:tags=a "],
