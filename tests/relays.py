@@ -113,7 +113,7 @@ class Server:
     said: list[list[str]] = field(default_factory=list)
     messages: list[bytes] = field(default_factory=list)
     most_connections: int = 0
-    _connections: set[asyncio.StreamWriter] = field(default_factory=set)
+    _connections: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, started: threading.Event, stopping: asyncio.Event) -> None:
         """Listen until told to stop, then hang up on everybody."""
@@ -122,17 +122,19 @@ class Server:
         started.set()
         await stopping.wait()
         server.close()
-        for writer in self._connections:
-            writer.transport.abort()
+        for connection in self._connections:
+            connection.cancel()
         while self._connections:
             await asyncio.sleep(0.01)
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections.add(writer)
+        connection = asyncio.current_task()
+        assert connection is not None
+        self._connections.add(connection)
         self.most_connections = max(self.most_connections, len(self._connections))
-        with suppress(ConnectionError, asyncio.IncompleteReadError):
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             await self._talk(reader, writer)
-        self._connections.discard(writer)
+        self._connections.discard(connection)
         writer.transport.abort()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import smtplib
 import ssl
@@ -13,14 +14,17 @@ from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
 
+import dkim
 import pytest
 import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from relays import CLOSE, Script, Server, running_relay, running_server, settings
 from sinks import Received, Sink, running_sink
 
 from postbox_hooks.mail import smtplib as tracked
 from postbox_hooks.relay.settings import RelaySettings
-from postbox_plugin import Postbox, Settings, new_key
+from postbox_plugin import Postbox, Settings, hookimpl, new_key
 
 from .mail_cases import (
     ADDRESSES,
@@ -28,6 +32,7 @@ from .mail_cases import (
     PLAIN,
     Letter,
     MailCases,
+    contents,
     message_id,
     mime,
     tracking_links,
@@ -628,3 +633,354 @@ def test_nobody_smuggles_a_mail(end: bytes, postbox: Postbox) -> None:
     (arrived,) = server.messages
     assert b"\r\nMAIL FROM:<ceo@example.com>" in arrived
     assert not re.search(rb"[\r\n]\.[\r\n]|\r(?!\n)|(?<!\r)\n", arrived)
+
+
+def copies(server: Server) -> list[str]:
+    """The recipients of the mails that the server took, from what it was told."""
+    taken: list[str] = []
+    for said in server.said:
+        recipients: list[str] = []
+        for line in said:
+            if line.startswith(("MAIL", "RSET")):
+                recipients = []
+            elif line.startswith("RCPT"):
+                recipients.append(line[9:-1])
+            elif line == "DATA":
+                taken += recipients
+    return taken
+
+
+def test_a_mail_to_several_is_split(sink: Sink, postbox: Postbox) -> None:
+    """Each gets tracking links of their own, which say whose they are; To is as it was."""
+    letter = replace(PLAIN, to=("one@example.com", "two@example.com"), bcc=("three@example.com", "one@example.com"))
+    with running_relay(settings(sink.port, split=True), postbox) as port, Client(port) as client:
+        client.send_message(mime(letter))
+    assert [mail.recipients for mail in sink.mails] == [[address] for address in TO_THREE]
+    ids = set()
+    for mail in sink.mails:
+        opened = [postbox.open(link.decode()) for link in tracking_links(mail)]
+        assert [link.url for link in opened] == ADDRESSES
+        assert {link.message_tags["recipient"] for link in opened} == {tuple(mail.recipients)}
+        ids.add(message_id(mail))
+        trace = TRACE.match(mail.raw)
+        assert trace is not None
+        assert contents(mail.raw[trace.end() :], postbox) == contents(mime(replace(letter, bcc=())).as_bytes())
+    assert len(ids) == 3
+
+
+@pytest.mark.parametrize(
+    "letter",
+    [
+        Letter(text="Nothing to track"),
+        PLAIN.with_headers(DKIM_Signature="v=1; a=rsa-sha256; d=example.com"),
+        PLAIN.with_headers(X_Postbox_Track="no"),
+    ],
+    ids=["text", "signed", "switched off"],
+)
+def test_what_is_not_tracked_is_not_split(letter: Letter, sink: Sink, postbox: Postbox) -> None:
+    """One mail to all says the same as one to each."""
+    with running_relay(settings(sink.port, split=True), postbox) as port, Client(port) as client:
+        client.send_message(mime(replace(letter, to=tuple(TO_THREE))))
+    (arrived,) = sink.mails
+    assert arrived.recipients == TO_THREE
+
+
+def test_without_split_a_mail_to_several_is_one(sink: Sink, postbox: Postbox) -> None:
+    """And untracked, for a click could not say whose it was."""
+    with running_relay(settings(sink.port), postbox) as port, Client(port) as client:
+        client.send_message(mime(replace(PLAIN, to=tuple(TO_THREE))))
+    (arrived,) = sink.mails
+    assert arrived.recipients == TO_THREE
+    assert not tracking_links(arrived)
+
+
+def send_to_three(client: Client) -> tuple[int, bytes]:
+    """The answer to one mail to three."""
+    client.rset()
+    client.mail("shop@example.com", ["RET=HDRS"])
+    for address in TO_THREE:
+        assert client.rcpt(address, ["NOTIFY=NEVER"])[0] == 250
+    return client.data(RAW)
+
+
+def test_all_copies_accepted_are_all_answers(postbox: Postbox) -> None:
+    """250 hands back what the server said to each; each copy had the parameters of its recipient."""
+    with (
+        running_server(Server()) as server,
+        running_relay(settings(server.port, split=True), postbox) as port,
+        Client(port) as client,
+    ):
+        assert send_to_three(client) == (250, b"\n".join([b"2.0.0 Taken as 1234"] * 3))
+    (said,) = server.said
+    mail = "MAIL FROM:<shop@example.com> RET=HDRS"
+    assert said.count(mail) == 4, "once to ask about the recipients"
+    assert [line for line in said if "two@" in line] == ["RCPT TO:<two@example.com> NOTIFY=NEVER"] * 2
+
+
+@pytest.mark.parametrize("reply", ["451 4.7.1 Later", CLOSE, "taken and " + CLOSE])
+def test_a_copy_that_may_go_later_is_asked_for_again_and_alone(reply: str, postbox: Postbox) -> None:
+    """The client hears a temporary failure; when it comes again, who has their copy gets no second one."""
+    script = refusing("two@", reply)
+    with (
+        running_server(Server(script)) as server,
+        running_relay(settings(server.port, split=True), postbox) as port,
+        Client(port) as client,
+    ):
+        code, text = send_to_three(client)
+        broken_off = reply.endswith(CLOSE)
+        assert code == 451
+        first = b"4.4.2 The connection to the mail" if broken_off else b"4.7.1 Later"
+        count = 1 if broken_off else 2
+        assert text.startswith(first)
+        assert text.endswith(b"4.5.0 %d of 3 recipients have this mail" % count)
+        server.script = answers({})
+        code, text = send_to_three(client)
+        assert code == 250
+        assert text.count(b"2.0.0 Accepted before") == count
+        assert text.count(b"2.0.0 Taken") == 3 - count
+        code, text = send_to_three(client)
+        assert text.count(b"2.0.0 Taken") == 3, "sent on purpose, this time"
+    taken = 6 + (reply == "taken and " + CLOSE)  # what was taken and not said so comes twice: nobody can know
+    assert len(server.messages) == taken
+
+
+def test_a_copy_that_is_refused_for_good_is_a_failure(postbox: Postbox) -> None:
+    """The client hears which answer it was, and how many have the mail."""
+    with (
+        running_server(Server(refusing("two@", "554 5.7.1 Not to him"))) as server,
+        running_relay(settings(server.port, split=True), postbox) as port,
+        Client(port) as client,
+    ):
+        assert send_to_three(client) == (554, b"5.7.1 Not to him\n5.5.0 2 of 3 recipients have this mail")
+    assert len(server.messages) == 2
+
+
+def test_a_recipient_refused_when_the_copy_goes_is_a_failure(postbox: Postbox) -> None:
+    """Servers change their mind between two commands; what they said last counts."""
+    asked = 0
+
+    def script(verb: str, line: str) -> str | None:
+        nonlocal asked
+        asked += "three@" in line and verb == "RCPT"
+        return "450 4.2.1 Too many mails" if "three@" in line and asked == 2 else None
+
+    with (
+        running_server(Server(script)) as server,
+        running_relay(settings(server.port, split=True), postbox) as port,
+        Client(port) as client,
+    ):
+        assert send_to_three(client) == (450, b"4.2.1 Too many mails\n4.5.0 2 of 3 recipients have this mail")
+        assert send_to_three(client)[0] == 250
+    assert len(server.messages) == 3
+
+
+def test_a_server_that_hangs_up_between_copies_is_called_again(postbox: Postbox) -> None:
+    """Some take so many mails a connection and no more."""
+
+    def script(verb: str, _line: str) -> str | None:
+        return "421 4.4.5 Enough" if verb == "MAIL" and sum(line == "DATA" for line in server.said[-1]) == 2 else None
+
+    with (
+        running_server(Server(script)) as server,
+        running_relay(settings(server.port, split=True), postbox) as port,
+        Client(port) as client,
+    ):
+        assert send_to_three(client)[0] == 250
+        assert send_to_three(client)[0] == 250
+    assert len(server.messages) == 6
+    assert len(server.said) == 3
+
+
+def test_a_split_mail_has_so_many_recipients_and_no_more(postbox: Postbox) -> None:
+    """RFC 5321, 4.5.3.1.10: 452, and the client sends the others another mail."""
+    with (
+        running_server(Server()) as server,
+        running_relay(settings(server.port, split=True), postbox) as port,
+        Client(port) as client,
+    ):
+        client.mail("shop@example.com")
+        said = [client.rcpt(f"{number}@example.com")[0] for number in range(102)]
+    assert said == [250] * 100 + [452] * 2
+
+
+def test_who_may_not_send_is_told_so(postbox: Postbox) -> None:
+    """Neither trusted nor known: no command that is about mail does anything."""
+    with (
+        running_server(Server()) as server,
+        running_relay(settings(server.port, networks=["192.0.2.0/24"]), postbox) as port,
+        Client(port) as client,
+    ):
+        assert client.mail("shop@example.com") == (550, b"5.7.1 This relay does not take mail from your address")
+        assert client.rcpt("reader@example.com")[0] == 550
+        assert client.docmd("DATA")[0] == 550
+    assert all(line.partition(" ")[0] in ("EHLO", "QUIT") for said in server.said for line in said)
+
+
+def test_auth_is_offered_over_tls_and_asked_for(certificates: Certificates, postbox: Postbox) -> None:
+    """PLAIN and LOGIN; three failures end the connection."""
+    given = {"cert": str(certificates.chain), "key": str(certificates.chain), "users": {USER: PASSWORD}}
+    with running_server(Server()) as server, running_relay(settings(server.port, **given), postbox) as port:
+        for mechanism in ("auth_plain", "auth_login"):
+            with Client(port) as client:
+                assert not client.has_extn("auth")
+                assert client.mail("shop@example.com") == (530, b"5.7.0 Authentication required")
+                assert client.docmd("AUTH", "PLAIN AAAA")[0] == 538
+                client.starttls(context=certificates.trusting)
+                client.ehlo()
+                assert client.esmtp_features["auth"].split() == ["LOGIN", "PLAIN"]
+                assert not client.has_extn("starttls")
+                assert client.mail("shop@example.com")[0] == 530
+                client.user, client.password = USER, PASSWORD
+                client.auth(mechanism[5:].upper(), getattr(client, mechanism))
+                assert client.sendmail("shop@example.com", "reader@example.com", RAW) == {}
+        with Client(port) as client:
+            client.starttls(context=certificates.trusting)
+            for user, password in ((USER, "wrong"), ("nobody", PASSWORD), ("", "")):
+                client.ehlo()
+                client.user, client.password = user, password
+                with pytest.raises(smtplib.SMTPAuthenticationError):
+                    client.auth("PLAIN", client.auth_plain)
+            assert client.getreply() == (421, b"4.7.0 Too many failed logins")
+    assert len(server.messages) == 2
+    assert b" with ESMTPSA;" in server.messages[0]
+
+
+def test_auth_without_tls_where_told_so(postbox: Postbox) -> None:
+    """On a network where nobody listens in."""
+    given = {"users": {USER: PASSWORD}, "plaintext_auth": True}
+    with (
+        running_server(Server()) as server,
+        running_relay(settings(server.port, **given), postbox) as port,
+        Client(port) as client,
+    ):
+        client.login(USER, PASSWORD)
+        assert client.sendmail("shop@example.com", "reader@example.com", RAW) == {}
+    assert b" with ESMTPA;" in server.messages[0]
+
+
+def test_tls_from_the_first_byte_towards_the_server(certificates: Certificates, postbox: Postbox) -> None:
+    """As on port 465; a certificate that nobody trusted has signed is not taken."""
+    with running_sink(tls=certificates.serving) as sink:
+        given = {"upstream_tls": "tls", "upstream_ca_file": str(certificates.ca)}
+        with running_relay(settings(sink.port, **given), postbox) as port, Client(port) as client:
+            assert client.sendmail("shop@example.com", "reader@example.com", RAW) == {}
+        with running_relay(settings(sink.port, upstream_tls="tls"), postbox) as port, Client(port) as client:
+            assert client.mail("shop@example.com")[1].startswith(b"4.4.1")
+    assert len(sink.mails) == 1
+
+
+def test_a_signed_mail_passes_and_verifies(sink: Sink, postbox: Postbox) -> None:
+    """dkimpy signs before the relay; the Received header that goes on top breaks nothing."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    record = b"v=DKIM1; k=rsa; p=" + base64.b64encode(public)
+    raw = mime(replace(PLAIN, to=("one@example.com", "two@example.com"))).as_bytes()
+    signed = dkim.sign(raw, b"s", b"example.com", pem) + raw
+    for split in (False, True):
+        with running_relay(settings(sink.port, split=split), postbox) as port, Client(port) as client:
+            client.sendmail("shop@example.com", "one@example.com", signed)
+            client.sendmail("shop@example.com", ["one@example.com", "two@example.com"], signed)
+    assert len(sink.mails) == 4
+    for mail in sink.mails:
+        assert mail.raw.endswith(signed)
+        assert dkim.verify(mail.raw, dnsfunc=lambda *_args, **_options: record)
+
+
+def test_a_mail_that_goes_round_in_circles_is_refused(postbox: Postbox) -> None:
+    """A relay whose server sends to the relay is a mistake that ends here."""
+    with running_server(Server()) as server, running_relay(settings(server.port), postbox) as port:
+        for hops, code in ((99, 250), (100, 554)):
+            with Client(port) as client:
+                client.mail("shop@example.com")
+                client.rcpt("reader@example.com")
+                assert client.data(b"Received: from a by b; x\r\n" * hops + RAW)[0] == code
+    assert len(server.messages) == 1
+
+
+def test_a_message_that_cannot_be_rewritten_for_a_bug_is_tried_later(caplog: pytest.LogCaptureFixture) -> None:
+    """With strict, as in a project's own tests, what goes wrong is an error, and nothing is sent."""
+
+    class Broken:
+        @hookimpl
+        def postbox_before_send(self) -> None:
+            raise RuntimeError("broken")
+
+    postbox = Postbox(Settings(domain=DOMAIN, keys=[new_key()], strict=True), [Broken()])
+    with (
+        running_server(Server()) as server,
+        running_relay(settings(server.port), postbox) as port,
+        Client(port) as client,
+    ):
+        client.mail("shop@example.com")
+        client.rcpt("reader@example.com")
+        assert client.data(RAW) == (451, b"4.3.0 The relay failed; try again later")
+        assert client.noop()[0] == 250
+    assert not server.messages
+    assert "RuntimeError: broken" in caplog.text
+
+
+def test_stopping_finishes_what_is_under_way(postbox: Postbox) -> None:
+    """Who is in the middle of a mail gets its answer and is then sent away; who is not is sent away at once."""
+    reached = threading.Event()
+
+    def script(verb: str, _line: str) -> float | None:
+        if verb == "MESSAGE":
+            reached.set()
+            return 0.3
+        return None
+
+    said: list[tuple[int, bytes]] = []
+    with running_server(Server(script)) as server:
+        with running_relay(settings(server.port), postbox) as port:
+            idle, busy = Client(port), Client(port)
+            busy.mail("shop@example.com")
+            busy.rcpt("reader@example.com")
+            sending = threading.Thread(target=lambda: said.append(busy.data(RAW)))
+            sending.start()
+            assert reached.wait(10)
+        sending.join()
+        assert idle.getreply() == (421, b"4.3.2 This relay is shutting down; try again later")
+        assert said == [(250, b"2.0.0 Taken as 1234")]
+        assert busy.getreply()[0] == 421
+        for client in (idle, busy):
+            client.close()
+        with pytest.raises(OSError, match="refused"):
+            Client(port)
+    assert len(server.messages) == 1
+    assert server.said[-1][-1] == "QUIT"
+
+
+def test_stopping_does_not_wait_for_ever(postbox: Postbox) -> None:
+    """A server that does not answer within the limit: the client hears nothing, least of all 250."""
+    reached = threading.Event()
+
+    def script(verb: str, _line: str) -> float | None:
+        if verb == "MESSAGE":
+            reached.set()
+            return 30.0
+        return None
+
+    with running_server(Server(script)) as server:
+        with running_relay(settings(server.port), postbox, stop_limit=0.1) as port:
+            client = Client(port)
+            client.mail("shop@example.com")
+            client.rcpt("reader@example.com")
+            client.docmd("DATA")
+            client.send(RAW + b"\r\n.\r\n")
+            assert reached.wait(10)
+        with pytest.raises((smtplib.SMTPServerDisconnected, ConnectionError)):
+            client.getreply()
+        client.close()
+
+
+def test_no_log_names_anybody(sink: Sink, postbox: Postbox, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither who sends nor who is sent to, nor what the server said about them."""
+    caplog.set_level("DEBUG", logger="postbox")
+    with running_relay(settings(sink.port, split=True), postbox) as port, Client(port) as client:
+        client.sendmail("shop@example.com", ["reader@example.com", "refused@example.com", "one@example.com"], RAW)
+    lines = [record.getMessage() for record in caplog.records if record.name.startswith("postbox")]
+    assert f"a mail of {len(RAW)} bytes to 2: 250" in lines
+    assert not [line for line in lines if "example.com" in line]
