@@ -144,9 +144,7 @@ class Upstream:
         :raises Lost: if the server cannot be reached.
         """
         await self._free.acquire()
-        while self._idle:
-            connection, timer = self._idle.pop()
-            timer.cancel()
+        for connection in self._kept():
             if connection.alive:
                 return connection
         try:
@@ -161,7 +159,8 @@ class Upstream:
         :raises Lost: if the server cannot be reached.
         """
         stale.close()
-        self._hang_up()  # whatever else is kept is as old
+        for connection in self._kept():  # as old as that one, likely
+            connection.close()
         try:
             return await self._connect()
         except BaseException:
@@ -187,14 +186,16 @@ class Upstream:
 
     async def close(self) -> None:
         """Take leave of the server on all connections that nobody uses."""
-        self._hang_up()
+        for connection in self._kept():
+            self._leave(connection)
         await asyncio.gather(*self._leaving)
 
-    def _hang_up(self) -> None:
-        for connection, timer in self._idle:
+    def _kept(self) -> Iterator[Connection]:
+        """Each connection that nobody uses; it is not kept any more."""
+        while self._idle:
+            connection, timer = self._idle.pop()
             timer.cancel()
-            self._leave(connection)
-        self._idle.clear()
+            yield connection
 
     def _expire(self, connection: Connection) -> None:
         self._idle[:] = [(kept, timer) for kept, timer in self._idle if kept is not connection]
