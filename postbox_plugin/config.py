@@ -1,9 +1,12 @@
 """Settings from the world: a TOML file, environment variables, and the secrets that either of them refers to.
 
 A value may stand elsewhere: ``env:NAME`` is the environment variable of that name, ``file:PATH`` the content of that
-file, without the white space around it. This holds for the keys, for every text of a ``[[notify]]`` block, and for
-whatever an environment variable of ours says. A text that itself begins with ``env:`` or ``file:`` has to be put where
-such a reference leads.
+file, without the white space around it. This holds for the keys, for every text of a ``[[notify]]`` block and of a
+command's table, and for whatever an environment variable of ours says. A text that itself begins with ``env:`` or
+``file:`` has to be put where such a reference leads.
+
+Commands that come from elsewhere have tables of their own, by the entry-point group ``postbox.tables``.
+:func:`load` leaves those to :func:`load_table`.
 
 Relative paths in a file (``file:``, ``spool``, ``serve.cert``, ``serve.key``, also the default of ``spool``) start at
 the folder of that file, so that a service and a command line started elsewhere mean the same outbox; those in an
@@ -15,20 +18,28 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin
+from typing import Annotated, Any, Final, TypeVar, get_args, get_origin
 
 import msgspec
 
+from postbox_plugin import discovery
+from postbox_plugin.checked import unknown_key
 from postbox_plugin.errors import SettingsError
 from postbox_plugin.hookspecs import NAME
+from postbox_plugin.options import construct, kinds
 from postbox_plugin.settings import ServeSettings, Settings, from_mapping
 
-__all__ = ["CONFIG_VARIABLE", "VARIABLES", "load", "set_by_environment"]
+__all__ = ["CONFIG_VARIABLE", "VARIABLES", "FilePath", "load", "load_table", "set_by_environment"]
 
 CONFIG_VARIABLE: Final = f"{NAME.upper()}_CONFIG"
 """The environment variable that names the TOML file for the command line."""
+
+FilePath = Annotated[str, msgspec.Meta(extra={"path": True})]
+"""The type of an option in a command's table that names a file: relative to the folder of the settings' file."""
+
+Table = TypeVar("Table")
 
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
@@ -81,6 +92,40 @@ def load(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Set
         # File and environment are one to whoever checks the settings, but not to whoever has to correct them.
         blamed = (variable for variable in variables if _concerns(error.key, VARIABLES[variable]))
         raise error.at(next(blamed, where)) from None
+
+
+def load_table(
+    path: str | os.PathLike[str] | None,
+    environ: Mapping[str, str],
+    name: str,
+    factory: Callable[..., Table],
+    given: Mapping[str, Any],
+) -> Table:
+    """Read the table of one command: ``[relay]``, and ``POSTBOX_RELAY_UPSTREAM`` for its ``upstream``.
+
+    :param path: as for :func:`load`, like ``environ``.
+    :param name: the name of the table.
+    :param factory: the class whose keyword arguments its settings are.
+    :param given: settings from the command line, which outweigh the environment, which outweighs the file.
+    :raises SettingsError: as :func:`load` does.
+    """
+    types = kinds(factory)
+    variables = {option: "_".join((NAME, name, option)).upper() for option in types}
+    set_here = {option: variable for option, variable in variables.items() if variable in environ}
+    values = {} if path is None else _table(Path(path), environ, name, factory, {*set_here, *given})
+    for option, variable in set_here.items():
+        key = f"{name}.{option}"
+        try:
+            values[option] = _converted(environ[variable], key, types[option], _References(Path(), environ))
+        except SettingsError as error:
+            raise error.at(variable) from None
+    place = f"the table [{name}]" if path is not None else f"a postbox.toml, or set POSTBOX_{name.upper()}_..."
+    try:
+        return construct(factory, values | given, name, "the environment" if path is None else str(path), place)
+    except SettingsError as error:
+        sources = set_here | dict.fromkeys(given, "the command line")
+        blamed = (source for option, source in sources.items() if _concerns(error.key, f"{name}.{option}"))
+        raise error.at(next(blamed, error.where)) from None
 
 
 def set_by_environment(environ: Mapping[str, str]) -> list[str]:
@@ -164,6 +209,7 @@ def _from_file(path: Path, environ: Mapping[str, str], outweighed: Sequence[tupl
     values = _read(path)
     for place in outweighed:
         _drop(values, place)
+    _leave_tables(values, str(path))
     references = _References(path.parent, environ)
     for name in ("keys", "notify"):
         if name in values:
@@ -179,6 +225,38 @@ def _from_file(path: Path, environ: Mapping[str, str], outweighed: Sequence[tupl
     return values
 
 
+def _leave_tables(values: dict[str, Any], where: str) -> None:
+    """Take out the tables that are not ours but a command's."""
+    own = [field.name for field in msgspec.structs.fields(Settings)]
+    others = [name for name, value in values.items() if name not in own and isinstance(value, dict)]
+    tables = discovery.names(discovery.TABLES) if others else []
+    for name in others:
+        if name not in tables:
+            raise unknown_key(name, [*own, *tables]).at(where)
+        del values[name]
+
+
+def _table(
+    path: Path, environ: Mapping[str, str], name: str, factory: Callable[..., object], outweighed: set[str]
+) -> dict[str, Any]:
+    """A command's table, without what is outweighed; references followed, paths anchored."""
+    values = _read(path).get(name, {})
+    if not isinstance(values, dict):
+        raise SettingsError(name, "is not a table", f"Write [{name}], and its settings below", str(path))
+    references = _References(path.parent, environ)
+    types = kinds(factory, annotations=True)
+    found = {}
+    for option, value in values.items():
+        if option not in outweighed:
+            try:
+                found[option] = references.everywhere(f"{name}.{option}", value)
+            except SettingsError as error:
+                raise error.at(str(path)) from None
+            if types.get(option) == FilePath and isinstance(value, str) and value:
+                found[option] = str(path.parent / value)
+    return found
+
+
 def _converted(text: str, key: str, kind: Any, references: _References) -> Any:
     """The value of an environment variable, in the type of its setting."""
     if get_origin(kind) is Sequence and get_args(kind) == (str,):
@@ -187,6 +265,8 @@ def _converted(text: str, key: str, kind: Any, references: _References) -> Any:
     text = references.follow(key, text.strip())
     if get_origin(kind) is Sequence:
         return _blocks(key, text, references)
+    if get_origin(kind) is dict:
+        return _texts(key, text, references)
     if kind is bool:
         return _truth(key, text)
     if kind in (int, float):
@@ -211,6 +291,14 @@ def _blocks(key: str, text: str, references: _References) -> Any:
     except msgspec.DecodeError:
         raise SettingsError(key, "is not a JSON list of objects", example) from None
     return references.everywhere(key, blocks)
+
+
+def _texts(key: str, text: str, references: _References) -> Any:
+    try:
+        texts = msgspec.json.decode(text or "{}", type=dict[str, str])
+    except msgspec.DecodeError:
+        raise SettingsError(key, "is not a JSON object of texts", """Write for example {"name": "..."}""") from None
+    return references.everywhere(key, texts)
 
 
 def _put(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:

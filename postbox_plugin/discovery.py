@@ -1,4 +1,4 @@
-"""What is installed: the entry points of the three groups, each loaded at most once, when it is first needed, and
+"""What is installed: the entry points of the four groups, each loaded at most once, when it is first needed, and
 guarded.
 """
 
@@ -15,7 +15,7 @@ import msgspec
 
 from postbox_plugin.hookspecs import NAME
 
-__all__ = ["COMMANDS", "DISABLED_VARIABLE", "NOTIFIERS", "PLUGINS", "Installed", "find", "installed", "names"]
+__all__ = ["COMMANDS", "DISABLED_VARIABLE", "NOTIFIERS", "PLUGINS", "TABLES", "Installed", "find", "installed", "names"]
 
 PLUGINS: Final = NAME
 """Plugins that are on once they are installed: modules, instances, or classes without arguments."""
@@ -25,6 +25,9 @@ NOTIFIERS: Final = f"{NAME}.notifiers"
 
 COMMANDS: Final = f"{NAME}.commands"
 """Further subcommands of ``postbox``: functions or ``typer.Typer`` objects."""
+
+TABLES: Final = f"{NAME}.tables"
+"""Classes whose keyword arguments are what stands in the table of that name, which is the table of such a command."""
 
 DISABLED_VARIABLE: Final = "POSTBOX_DISABLED_PLUGINS"
 """The environment variable that names what is not to be loaded, separated by commas."""

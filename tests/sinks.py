@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiosmtpd.smtp import SMTP
+from aiosmtpd.smtp import SMTP, AuthResult, LoginPassword
 
 __all__ = ["Received", "Sink", "running_sink"]
 
@@ -50,14 +50,23 @@ class Sink:
 
 @contextmanager
 def running_sink(
-    *, starttls: ssl.SSLContext | None = None, tls: ssl.SSLContext | None = None, protocol: type[SMTP] = SMTP
+    *,
+    starttls: ssl.SSLContext | None = None,
+    tls: ssl.SSLContext | None = None,
+    protocol: type[SMTP] = SMTP,
+    login: tuple[str, str] | None = None,
 ) -> Iterator[Sink]:
     """Run a server on a free port, in a thread of its own.
 
     :param starttls: demand STARTTLS, with this certificate.
     :param tls: speak TLS from the first byte, with this certificate.
     :param protocol: ``SMTP`` or ``LMTP``.
+    :param login: demand AUTH, with this name and password.
     """
+
+    def authenticate(_server: SMTP, _session: Any, _envelope: Any, _mechanism: str, given: LoginPassword) -> AuthResult:
+        return AuthResult(success=login is not None and given == tuple(text.encode() for text in login), handled=False)
+
     sink = Sink()
     loop = asyncio.new_event_loop()
     ready = threading.Event()
@@ -71,6 +80,8 @@ def running_sink(
                 enable_SMTPUTF8=True,
                 tls_context=starttls,
                 require_starttls=starttls is not None,
+                auth_required=login is not None,
+                authenticator=authenticate,
                 loop=loop,
             ),
             "127.0.0.1",

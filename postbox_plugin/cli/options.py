@@ -88,6 +88,7 @@ def read_settings(config: Path | None) -> Settings:
 def make_postbox(config: Path | None) -> Postbox:
     """The ``Postbox`` that a command works with.
 
+    :param config: what the option ``--config`` holds.
     :raises SettingsError: as :func:`postbox_plugin.config.load` does.
     """
     path = config_file(config)
