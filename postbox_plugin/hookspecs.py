@@ -51,7 +51,7 @@ def postbox_before_send(mail: Mail) -> None:
 
 
 @hookspec(firstresult=True)
-def postbox_link(link: Link, mail: Mail) -> Link | None:
+def postbox_link(link: Link, mail: Mail, attributes: Mapping[str, str]) -> Link | None:
     """Called for every link that would be tracked; the first plugin with an opinion decides.
 
     Return ``link.replace(track=False, reason="...")`` to leave the link alone, ``link.replace(tags={...})`` to tag
@@ -59,6 +59,8 @@ def postbox_link(link: Link, mail: Mail) -> Link | None:
 
     :param link: the link, with its address, tags and position.
     :param mail: the message it is in, after the before-send hooks.
+    :param attributes: the attributes of its tag, by name in lower case, with their decoded values; read when they are
+        first looked at.
     """
 
 

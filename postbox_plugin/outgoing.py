@@ -190,7 +190,7 @@ class Rewriter:
             html,
             self._rules,
             first_index=first_index,
-            decide=lambda link: self._plugins.link(link, mail),
+            decide=lambda link, attributes: self._plugins.link(link, attributes, mail),
             seal=seal,
             faithful=body is None or body.faithful,
             longest=MAX_LINK if body is None else body.longest_link,

@@ -92,9 +92,9 @@ class PluginHost:
                     raise
                 _log.exception("plugin %s failed in postbox_before_send; its change is dropped", impl.plugin_name)
 
-    def link(self, link: Link, mail: Mail) -> Link:
+    def link(self, link: Link, attributes: Mapping[str, str], mail: Mail) -> Link:
         """The first plugin's word on a link that would be tracked; the link itself where none has one."""
-        decided = self._first("postbox_link", Link, link=link, mail=mail)
+        decided = self._first("postbox_link", Link, link=link, mail=mail, attributes=attributes)
         if decided is None:
             return link
         # Where a link stands and what it leads to is not the plugins' to change.

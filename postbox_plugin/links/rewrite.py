@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from postbox_plugin.links.attributes import TagAttributes
 from postbox_plugin.links.references import decode_attribute
 from postbox_plugin.links.rules import AddressRules, parse_tags
 from postbox_plugin.links.scanner import Attribute, Element, scan
@@ -43,7 +44,7 @@ def rewrite(
     rules: AddressRules,
     *,
     first_index: int,
-    decide: Callable[[Link], Link],
+    decide: Callable[[Link, Mapping[str, str]], Link],
     seal: Callable[[Link], str],
     faithful: bool = True,
     longest: int = MAX_LINK,
@@ -53,7 +54,7 @@ def rewrite(
     :param html: the text of an HTML part.
     :param rules: which addresses are tracked.
     :param first_index: the index of the first link: how many the parts before this one have.
-    :param decide: the plugins' word on a link that would be tracked.
+    :param decide: the plugins' word on a link that would be tracked, of which they also see the tag's attributes.
     :param seal: makes the tracking link.
     :param faithful: whether a character that is not ASCII is what its author wrote; not so where a text is read byte
         by byte.
@@ -82,7 +83,7 @@ def rewrite(
             link = link.replace(track=False, reason="postbox:no-track")
             edits.append(_removal(html, opted_out))
         if link.track:
-            link = decide(link)
+            link = decide(link, TagAttributes(html, element))
         if link.track:
             tracking = seal(link)
             if len(tracking) > longest >= len(value):
