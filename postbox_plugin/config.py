@@ -1,9 +1,9 @@
 """Settings from the world: a TOML file, environment variables, and the secrets that either of them refers to.
 
 A value may stand elsewhere: ``env:NAME`` is the environment variable of that name, ``file:PATH`` the content of that
-file, without the white space around it. This holds for the keys, for every text of a ``[[notify]]`` block, and for
-whatever an environment variable of ours says. A text that itself begins with ``env:`` or ``file:`` has to be put where
-such a reference leads.
+file, without the white space around it. This holds for the keys, for every text of a ``[[notify]]`` or ``[[plugin]]``
+block, and for whatever an environment variable of ours says. A text that itself begins with ``env:`` or ``file:`` has
+to be put where such a reference leads.
 
 Relative paths in a file (``file:``, ``spool``, ``serve.cert``, ``serve.key``, also the default of ``spool``) start at
 the folder of that file, so that a service and a command line started elsewhere mean the same outbox; those in an
@@ -56,8 +56,8 @@ VARIABLES: Final[Mapping[str, str]] = {variable: ".".join(place) for variable, (
 def load(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
     """Read the settings. An environment variable outweighs what the file says.
 
-    Lists are separated by commas (``POSTBOX_KEYS=env:NEW,env:OLD``), ``POSTBOX_NOTIFY`` is a JSON list of objects,
-    and an empty variable is an empty value.
+    Lists are separated by commas (``POSTBOX_KEYS=env:NEW,env:OLD``), ``POSTBOX_NOTIFY`` and ``POSTBOX_PLUGIN`` are
+    JSON lists of objects, and an empty variable is an empty value.
 
     :param path: the TOML file, or ``None`` to read the environment alone.
     :param environ: the environment, as a rule ``os.environ``.
@@ -165,7 +165,7 @@ def _from_file(path: Path, environ: Mapping[str, str], outweighed: Sequence[tupl
     for place in outweighed:
         _drop(values, place)
     references = _References(path.parent, environ)
-    for name in ("keys", "notify"):
+    for name in ("keys", "notify", "plugin"):
         if name in values:
             try:
                 values[name] = references.everywhere(name, values[name])
@@ -205,7 +205,8 @@ def _truth(key: str, text: str) -> bool:
 
 
 def _blocks(key: str, text: str, references: _References) -> Any:
-    example = """Write for example [{"use": "log", "path": "clicks.jsonl"}]"""
+    use = '{"use": "log", "path": "clicks.jsonl"}' if key == "notify" else '{"use": "leave-alone"}'
+    example = f"Write for example [{use}]"
     try:
         blocks = msgspec.json.decode(text or "[]", type=list[dict[str, Any]])
     except msgspec.DecodeError:

@@ -24,6 +24,7 @@ __all__ = [
     "postbox_before_send",
     "postbox_classify",
     "postbox_click",
+    "postbox_convert",
     "postbox_link",
     "postbox_rewrite",
     "postbox_start",
@@ -47,6 +48,21 @@ def postbox_before_send(mail: Mail) -> None:
     change: signed, encrypted, malformed, or switched off with ``X-Postbox-Track: no``.
 
     :param mail: the message, its headers and recipients, and its HTML.
+    """
+
+
+@hookspec(firstresult=True)
+def postbox_convert(content_type: str, text: str, file: str) -> str | None:
+    """Called for every inline text part of a message that is neither plain text nor HTML (nor AMP), before
+    :func:`postbox_before_send`: return the HTML that it stands for, which then takes its place; ``None`` leaves it to
+    the next plugin.
+
+    Called whether the message will be tracked or not, but not for one that nobody may change. An exception is logged,
+    and the part goes out as it came. The command line calls this for a file, and shows the exception.
+
+    :param content_type: the media type, in lower case, without parameters: ``text/mjml``.
+    :param text: the text.
+    :param file: the file that the text comes from, whose folder it may refer to; ``""`` for a part of a message.
     """
 
 

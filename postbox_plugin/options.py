@@ -1,4 +1,4 @@
-"""The options of a ``[[notify]]`` block, held against the keyword arguments of the notifier's class."""
+"""The options of a ``[[notify]]`` or ``[[plugin]]`` block, held against the keyword arguments of the class it uses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from postbox_plugin.errors import PluginError, SettingsError
 
 __all__ = ["construct"]
 
-_REMEDY: Final = "See the options of the notifier's class"
+_REMEDY: Final = "See the options of its class"
 
 
 def construct(factory: Callable[..., object], options: Mapping[str, Any], key: str, where: str) -> object:
-    """An instance of a notifier, made with its options.
+    """An instance of a notifier or plugin, made with its options.
 
-    :param factory: the notifier's class.
+    :param factory: its class.
     :param options: what the block says beside what is for the delivery.
     :param key: the block, as an error names it: ``notify[1]``.
     :param where: the file or call the block stands in, as an error names it.
@@ -40,7 +40,7 @@ def construct(factory: Callable[..., object], options: Mapping[str, Any], key: s
             raise SettingsError(f"{key}.{name}", reason(error), f"Write {described(kind)}", where) from None
     for name, parameter in wanted.items():
         if parameter.default is parameter.empty and name not in options:
-            raise SettingsError(f"{key}.{name}", "is missing", f"Add {name} = ... to the [[notify]] block", where)
+            raise SettingsError(f"{key}.{name}", "is missing", f"Add {name} = ... to the block", where)
     try:
         return factory(**converted)
     except SettingsError as error:
