@@ -285,12 +285,12 @@ class Postbox:
         outgoing = _outgoing(message, in_place=in_place)
         if not outgoing.convertible or not self._plugins.converts:
             return message, outgoing
-        changed: Message[Any, Any] | bytes
+        changed: Message[Any, Any] | bytes | None
         if isinstance(message, Message):
             changed = converted(message, self._plugins.convert_part, in_place=in_place)
         else:
             changed = converted_bytes(bytes(message), self._plugins.convert_part)
-        return changed, outgoing if changed is message else _outgoing(changed, in_place=in_place)
+        return (message, outgoing) if changed is None else (changed, _outgoing(changed, in_place=in_place))
 
 
 def _check_message(message: object, recipients: object, *, in_place: bool) -> None:

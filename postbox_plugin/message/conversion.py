@@ -21,8 +21,8 @@ Convert = Callable[[str, str], str | None]
 _ENCODING: Final = "quoted-printable"
 
 
-def converted(message: AnyMessage, convert: Convert, *, in_place: bool) -> AnyMessage:
-    """The message with HTML parts in the place of those that stand for HTML; itself if there are none.
+def converted(message: AnyMessage, convert: Convert, *, in_place: bool) -> AnyMessage | None:
+    """The message with HTML parts in the place of those that stand for HTML; ``None`` if there are none.
 
     :param message: a message that may be changed; it is not, unless ``in_place``.
     :param convert: asked for each inline text part that is neither plain text nor HTML.
@@ -39,19 +39,18 @@ def converted(message: AnyMessage, convert: Convert, *, in_place: bool) -> AnyMe
         new = convert(part.get_content_type(), body.html)
         if new is not None:
             html[id(part)] = new
-    return _rebuilt(message, html, in_place=in_place) if html else message
+    return _rebuilt(message, html, in_place=in_place) if html else None
 
 
-def converted_bytes(raw: bytes, convert: Convert) -> bytes:
+def converted_bytes(raw: bytes, convert: Convert) -> bytes | None:
     """The same for raw bytes, which are parsed and written anew if there is something to convert.
 
     :param raw: the message, with either line ending.
     :param convert: as for :func:`converted`.
     """
-    message: AnyMessage = email.message_from_bytes(raw)
-    changed = converted(message, convert, in_place=False)
-    if changed is message:
-        return raw
+    changed = converted(email.message_from_bytes(raw), convert, in_place=True)
+    if changed is None:
+        return None
     newline = "\r\n" if raw.partition(b"\n")[0].endswith(b"\r") else "\n"
     written = BytesIO()
     # Headers stand as they stood: not folded anew.
