@@ -17,13 +17,16 @@ MODULES = [
     "postbox_plugin.errors",
     "postbox_plugin.redirect",
     "postbox_plugin.testing",
+    "postbox_hooks.leave_alone",
     "postbox_hooks.machines",
     "postbox_hooks.mail.smtplib",
+    "postbox_hooks.mjml",
     "postbox_hooks.notify.log",
     "postbox_hooks.notify.nats",
     "postbox_hooks.notify.rabbitmq",
     "postbox_hooks.notify.redis",
     "postbox_hooks.notify.webhook",
+    "postbox_hooks.optouts",
 ]
 
 
