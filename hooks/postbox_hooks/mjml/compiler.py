@@ -16,7 +16,8 @@ from postbox_plugin.errors import MissingExtra
 
 __all__ = ["compiled"]
 
-_FONT_FAMILY: Final = re.compile(r"font-family:[^;{}\"<>-]*+(?:-[^;{}\"<>-]++)*+", re.IGNORECASE)
+# What may stand in a comment, and no more of it than a list of fonts takes.
+_FONT_FAMILY: Final = re.compile(r"font-family:(?:(?!--)[\w ,.'\t\n-]){0,200}", re.IGNORECASE)
 _EXTRA: Final = "mjml"
 
 
@@ -85,7 +86,7 @@ def _remove(node: etree._Element) -> None:
 
 def _fonts(texts: Iterable[str]) -> str:
     found = dict.fromkeys(declaration for text in texts for declaration in _FONT_FAMILY.findall(text))
-    return f'"{";".join(found)}"'
+    return " ".join(f'"{declaration}"' for declaration in found)
 
 
 def _inline_styles(template: etree._Element, kept: Kept) -> Iterator[str]:
