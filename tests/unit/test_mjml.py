@@ -11,6 +11,7 @@ from pathlib import Path
 
 import html5lib  # type: ignore[import-untyped]
 import pytest
+from mjml import mjml_to_html  # type: ignore[import-untyped]
 
 from postbox_hooks.mjml import MjmlCompiler, MjmlError, to_html
 from postbox_plugin import Postbox, Settings, new_key
@@ -177,6 +178,15 @@ def test_fonts_and_styles_work_for_what_is_kept_aside() -> None:
             "<mj-style inline='inline'>a { margin: 0 }</mj-style>",
         )
     )
+
+
+@pytest.mark.parametrize(
+    "content", ["x", '<b style="font-family: Lato">x</b>', '<!-- x --><i style="font-family:a--b">x</i>']
+)
+def test_nothing_is_left_of_what_was_put_in(content: str) -> None:
+    """What we make is what the library makes, where that makes no mistake: no mark or comment of ours is in it."""
+    template = page(f"<mj-text>{content}</mj-text>")
+    assert to_html(template) == mjml_to_html(template).html
 
 
 def test_defaults_in_several_places_are_one() -> None:

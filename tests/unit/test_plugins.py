@@ -381,11 +381,12 @@ def test_a_wrong_plugin_block_is_an_error_at_once(
 
 def test_a_module_has_no_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A plugin that is no class takes none, and an optional one that cannot be loaded is an error."""
-    installed(monkeypatch, tmp_path, good=GOOD, bad="import no_such_module")
-    with pytest.raises(SettingsError, match=r"plugin\[0\]: 'good' has no options\. Remove word"):
-        host(blocks=(PluginSettings(use="good", options={"word": "x"}),))
-    with pytest.raises(PluginError, match=r"plugin\[0\]: cannot load 'bad' .*no_such_module"):
-        host(blocks=(PluginSettings(use="bad"),))
+    # Names of their own, for what is loaded once is remembered.
+    installed(monkeypatch, tmp_path, plain=GOOD, absent="import no_such_module")
+    with pytest.raises(SettingsError, match=r"plugin\[0\]: 'plain' has no options\. Remove word"):
+        host(blocks=(PluginSettings(use="plain", options={"word": "x"}),))
+    with pytest.raises(PluginError, match=r"plugin\[0\]: cannot load 'absent' .*no_such_module"):
+        host(blocks=(PluginSettings(use="absent"),))
 
 
 def test_plugins_that_are_no_notifiers_are_started_and_stopped_too(tmp_path: Path) -> None:

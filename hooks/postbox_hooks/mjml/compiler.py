@@ -37,7 +37,7 @@ def compiled(text: str, origin: Origin) -> str:
     template = load(text, origin, kept)
     tracking = Tracking(template, kept.mark)
     inline = list(_inline_styles(template, kept))
-    fonts = _fonts(kept.texts)
+    fonts = f"{kept.mark} {_fonts(kept.texts)}"
     _prepare(template, fonts)
     try:
         html: str = mjml_to_html(etree.tostring(template, encoding="unicode")).html
