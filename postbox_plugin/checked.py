@@ -58,6 +58,7 @@ _DESCRIBED: Final[dict[Any, str]] = {
     list[str]: 'a list of texts, for example ["...", "..."]',
     dict[str, str]: 'a table of texts, for example { "..." = "..." }',
     dict[str, str] | None: 'a table of texts, for example { "..." = "..." }',
+    dict[str, list[str]] | None: 'a table of lists of texts, for example { "..." = ["...", "..."] }',
     Sequence[str]: 'a list of texts, for example ["...", "..."]',
 }
 

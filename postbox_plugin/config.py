@@ -1,9 +1,9 @@
 """Settings from the world: a TOML file, environment variables, and the secrets that either of them refers to.
 
 A value may stand elsewhere: ``env:NAME`` is the environment variable of that name, ``file:PATH`` the content of that
-file, without the white space around it. This holds for the keys, for every text of a ``[[notify]]`` block and of a
-command's table, and for whatever an environment variable of ours says. A text that itself begins with ``env:`` or
-``file:`` has to be put where such a reference leads.
+file, without the white space around it. This holds for the keys, for every text of a ``[[notify]]`` or ``[[plugin]]``
+block and of a command's table, and for whatever an environment variable of ours says. A text that itself begins with
+``env:`` or ``file:`` has to be put where such a reference leads.
 
 Commands that come from elsewhere have tables of their own, by the entry-point group ``postbox.tables``.
 :func:`load` leaves those to :func:`load_table`.
@@ -67,8 +67,8 @@ VARIABLES: Final[Mapping[str, str]] = {variable: ".".join(place) for variable, (
 def load(path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> Settings:
     """Read the settings. An environment variable outweighs what the file says.
 
-    Lists are separated by commas (``POSTBOX_KEYS=env:NEW,env:OLD``), ``POSTBOX_NOTIFY`` is a JSON list of objects,
-    and an empty variable is an empty value.
+    Lists are separated by commas (``POSTBOX_KEYS=env:NEW,env:OLD``), ``POSTBOX_NOTIFY`` and ``POSTBOX_PLUGIN`` are
+    JSON lists of objects, and an empty variable is an empty value.
 
     :param path: the TOML file, or ``None`` to read the environment alone.
     :param environ: the environment, as a rule ``os.environ``.
@@ -121,7 +121,7 @@ def load_table(
             raise error.at(variable) from None
     place = f"the table [{name}]" if path is not None else f"a postbox.toml, or set POSTBOX_{name.upper()}_..."
     try:
-        return construct(factory, values | given, name, "the environment" if path is None else str(path), place)
+        return construct(factory, {**values, **given}, name, "the environment" if path is None else str(path), place)
     except SettingsError as error:
         sources = set_here | dict.fromkeys(given, "the command line")
         blamed = (source for option, source in sources.items() if _concerns(error.key, f"{name}.{option}"))
@@ -211,7 +211,7 @@ def _from_file(path: Path, environ: Mapping[str, str], outweighed: Sequence[tupl
         _drop(values, place)
     _leave_tables(values, str(path))
     references = _References(path.parent, environ)
-    for name in ("keys", "notify"):
+    for name in ("keys", "notify", "plugin"):
         if name in values:
             try:
                 values[name] = references.everywhere(name, values[name])
@@ -285,7 +285,8 @@ def _truth(key: str, text: str) -> bool:
 
 
 def _blocks(key: str, text: str, references: _References) -> Any:
-    example = """Write for example [{"use": "log", "path": "clicks.jsonl"}]"""
+    use = '{"use": "log", "path": "clicks.jsonl"}' if key == "notify" else '{"use": "leave-alone"}'
+    example = f"Write for example [{use}]"
     try:
         blocks = msgspec.json.decode(text or "[]", type=list[dict[str, Any]])
     except msgspec.DecodeError:

@@ -15,10 +15,24 @@ import msgspec
 
 from postbox_plugin.hookspecs import NAME
 
-__all__ = ["COMMANDS", "DISABLED_VARIABLE", "NOTIFIERS", "PLUGINS", "TABLES", "Installed", "find", "installed", "names"]
+__all__ = [
+    "COMMANDS",
+    "DISABLED_VARIABLE",
+    "NOTIFIERS",
+    "OPTIONAL",
+    "PLUGINS",
+    "TABLES",
+    "Installed",
+    "find",
+    "installed",
+    "names",
+]
 
 PLUGINS: Final = NAME
 """Plugins that are on once they are installed: modules, instances, or classes without arguments."""
+
+OPTIONAL: Final = f"{NAME}.optional"
+"""Plugins that are off until a ``[[plugin]]`` block uses them: classes whose keyword arguments are its options."""
 
 NOTIFIERS: Final = f"{NAME}.notifiers"
 """Classes whose keyword arguments are the options of a ``[[notify]]`` block."""
@@ -56,7 +70,7 @@ def installed(group: str) -> Iterator[Installed]:
     """The entry points of a group. One that fails to load is logged and returned with its error; the others are not
     affected.
 
-    :param group: :data:`PLUGINS`, :data:`NOTIFIERS` or :data:`COMMANDS`.
+    :param group: :data:`PLUGINS`, :data:`OPTIONAL`, :data:`NOTIFIERS` or :data:`COMMANDS`.
     """
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
         yield _look_up(point)

@@ -24,6 +24,7 @@ __all__ = [
     "postbox_before_send",
     "postbox_classify",
     "postbox_click",
+    "postbox_convert",
     "postbox_link",
     "postbox_rewrite",
     "postbox_start",
@@ -51,7 +52,22 @@ def postbox_before_send(mail: Mail) -> None:
 
 
 @hookspec(firstresult=True)
-def postbox_link(link: Link, mail: Mail) -> Link | None:
+def postbox_convert(content_type: str, text: str, file: str) -> str | None:
+    """Called for every inline text part of a message that is neither plain text nor HTML (nor AMP), before
+    :func:`postbox_before_send`: return the HTML that it stands for, which then takes its place; ``None`` leaves it to
+    the next plugin.
+
+    Called whether the message will be tracked or not, but not for one that nobody may change. An exception is logged,
+    and the part goes out as it came. The command line calls this for a file, and shows the exception.
+
+    :param content_type: the media type, in lower case, without parameters: ``text/mjml``.
+    :param text: the text.
+    :param file: the file that the text comes from, whose folder it may refer to; ``""`` for a part of a message.
+    """
+
+
+@hookspec(firstresult=True)
+def postbox_link(link: Link, mail: Mail, attributes: Mapping[str, str]) -> Link | None:
     """Called for every link that would be tracked; the first plugin with an opinion decides.
 
     Return ``link.replace(track=False, reason="...")`` to leave the link alone, ``link.replace(tags={...})`` to tag
@@ -59,6 +75,8 @@ def postbox_link(link: Link, mail: Mail) -> Link | None:
 
     :param link: the link, with its address, tags and position.
     :param mail: the message it is in, after the before-send hooks.
+    :param attributes: the attributes of its tag, by name in lower case, with their decoded values; read when they are
+        first looked at.
     """
 
 

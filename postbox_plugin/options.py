@@ -1,4 +1,6 @@
-"""The options of a ``[[notify]]`` block or of a command's table, held against the keyword arguments of its class."""
+"""The options of a ``[[notify]]`` or ``[[plugin]]`` block, or of a command's table, held against the keyword arguments
+of its class.
+"""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ from pluggy import HookImpl
 
 from postbox_plugin import discovery, hookspecs
 from postbox_plugin.click import Click, Verdict
-from postbox_plugin.errors import PluginError, SettingsError
+from postbox_plugin.errors import PluginError, PostboxError, SettingsError
 from postbox_plugin.mail import Link, Mail
 from postbox_plugin.notifier import Notifier
 from postbox_plugin.options import construct
 from postbox_plugin.registration import Plugin, name_of, register
-from postbox_plugin.settings import NotifySettings
+from postbox_plugin.settings import NotifySettings, PluginSettings
 
 __all__ = ["PluginHost", "PluginInfo"]
 
@@ -40,9 +40,9 @@ class PluginInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One line of ``postbox plugins``.
 
     :ivar name: the name it is registered under.
-    :ivar kind: ``given`` to ``Postbox``, ``installed`` in the group ``postbox``, or a ``notifier``.
+    :ivar kind: ``given`` to ``Postbox``, ``installed`` in the group ``postbox``, ``optional``, or a ``notifier``.
     :ivar source: where it comes from: a module, or a distribution and its version.
-    :ivar state: ``active``, ``available`` (a notifier that no ``[[notify]]`` block uses), ``blocked`` or ``failed``.
+    :ivar state: ``active``, ``available`` (no block of the settings uses it), ``blocked`` or ``failed``.
     :ivar hooks: the hooks it implements, where that is known.
     :ivar error: why it failed.
     """
@@ -61,23 +61,68 @@ class PluginHost:
     :param plugins: plugins in the order their before-send hooks are called, after those of the installed plugins.
     :param notify: the ``[[notify]]`` blocks; their notifiers are made when they are first asked for.
     :param strict: let exceptions of before-send hooks through.
-    :param source: what an error about a ``[[notify]]`` block names as its place.
+    :param source: what an error about a block of the settings names as its place.
+    :param blocks: the ``[[plugin]]`` blocks; their plugins come after the installed ones, and before ``plugins``.
     :raises PluginError: if one of ``plugins`` is not a plugin; it says how it would be one.
+    :raises SettingsError: if a ``[[plugin]]`` block uses no known plugin, or its options are not the plugin's.
     """
 
     def __init__(
-        self, plugins: Iterable[object], notify: Sequence[NotifySettings], *, strict: bool, source: str
+        self,
+        plugins: Iterable[object],
+        notify: Sequence[NotifySettings],
+        *,
+        strict: bool,
+        source: str,
+        blocks: Sequence[PluginSettings] = (),
     ) -> None:
         self._source: Final = source
         self._notify: Final = tuple(notify)
         self._strict: Final = strict
         self._manager: Final = pluggy.PluginManager(hookspecs.NAME)
         self._manager.add_hookspecs(hookspecs)
+        self._blocks: Final = {block.use for block in blocks}
+        used = (self._used(place, block) for place, block in enumerate(blocks))
+        self._optional: Final = [plugin for plugin in used if plugin is not None]
         self._given: Final = [register(self._manager, name_of(plugin), plugin) for plugin in plugins]
         self._lock: Final = threading.Lock()
         self._installed: list[Plugin] | None = None
         self._failed: Final[list[PluginInfo]] = []
         self._ordered: Final[dict[str, list[HookImpl]]] = {}
+
+    @property
+    def converts(self) -> bool:
+        """Whether a plugin may know texts that are not HTML."""
+        return bool(self._implementations("postbox_convert"))
+
+    def convert(self, content_type: str, text: str, file: str) -> str | None:
+        """The HTML that a text stands for, by the first plugin that knows its type; ``None`` where none does.
+
+        :raises PluginError: if a plugin returns something else. Whatever a plugin raises comes through.
+        """
+        for impl in self._implementations("postbox_convert"):
+            html = _call(impl, content_type=content_type, text=text, file=file)
+            if html is not None and not isinstance(html, str):
+                raise PluginError(f"plugin {impl.plugin_name}: postbox_convert must return text or None, not {html!r}")
+            if html is not None:
+                return html
+        return None
+
+    def convert_part(self, content_type: str, text: str) -> str | None:
+        """As :meth:`convert`, for a part of a message: what a plugin raises keeps no mail back.
+
+        :param content_type: the type of the part, in lower case.
+        :param text: its text.
+        """
+        try:
+            return self.convert(content_type, text, "")
+        except Exception as error:
+            if self._strict:
+                raise
+            # Our own errors say all there is to say; a traceback would hide it.
+            trace = None if isinstance(error, PostboxError) else error
+            _log.error("a %s part goes out as it came: %s", content_type, error, exc_info=trace)
+            return None
 
     def before_send(self, mail: Mail) -> None:
         """Let each plugin change the mail in its turn. What a plugin that raises had changed is put back."""
@@ -97,9 +142,9 @@ class PluginHost:
         """Whether any plugin has a word on links."""
         return bool(self._implementations("postbox_link"))
 
-    def link(self, link: Link, mail: Mail) -> Link:
+    def link(self, link: Link, attributes: Mapping[str, str], mail: Mail) -> Link:
         """The first plugin's word on a link that would be tracked; the link itself where none has one."""
-        decided = self._first("postbox_link", Link, link=link, mail=mail)
+        decided = self._first("postbox_link", Link, link=link, mail=mail, attributes=attributes)
         if decided is None:
             return link
         # Where a link stands and what it leads to is not the plugins' to change.
@@ -139,23 +184,23 @@ class PluginHost:
 
     def infos(self) -> list[PluginInfo]:
         """What is loaded, from where and with which hooks; what is installed but not used; what failed, and why."""
-        sources = {entry.name: entry for entry in discovery.installed(discovery.PLUGINS)}
-        found = [
-            PluginInfo(
-                name=plugin.name,
-                kind="given" if plugin in self._given else "installed",
-                source=_module_of(plugin) if plugin in self._given else sources[plugin.name].source,
-                state="active",
-                hooks=tuple(plugin.hooks),
-            )
-            for plugin in self._active()
-        ]
+        groups = {"installed": discovery.PLUGINS, "optional": discovery.OPTIONAL}
+        entries = [(kind, entry) for kind, group in groups.items() for entry in discovery.installed(group)]
+        known = {entry.name: (kind, entry.source) for kind, entry in entries}
+        found = []
+        for plugin in self._active():
+            given = plugin in self._given
+            kind, source = ("given", _module_of(plugin)) if given else known[plugin.name]
+            hooks = tuple(plugin.hooks)
+            found.append(PluginInfo(name=plugin.name, kind=kind, source=source, state="active", hooks=hooks))
         found += self._failed
-        found += (
-            PluginInfo(name=entry.name, kind="installed", source=entry.source, state="blocked")
-            for entry in sources.values()
-            if entry.blocked
-        )
+        for kind, entry in entries:
+            unused = kind == "optional" and entry.name not in self._blocks
+            state = "blocked" if entry.blocked else "failed" if entry.error else "available"
+            if entry.blocked or unused:
+                found.append(
+                    PluginInfo(name=entry.name, kind=kind, source=entry.source, state=state, error=entry.error)
+                )
         return [*found, *self._notifier_infos()]
 
     def _notifier_infos(self) -> Iterable[PluginInfo]:
@@ -203,9 +248,31 @@ class PluginHost:
                 self._installed = [
                     plugin
                     for entry in discovery.installed(discovery.PLUGINS)
-                    if not entry.blocked and (plugin := self._register_installed(entry)) is not None
+                    if not entry.blocked
+                    and entry.name not in self._blocks
+                    and (plugin := self._register_installed(entry)) is not None
                 ]
-            return [*self._installed, *self._given]
+            return [*self._installed, *self._optional, *self._given]
+
+    def _used(self, place: int, block: PluginSettings) -> Plugin | None:
+        """What a ``[[plugin]]`` block uses, made with its options; ``None`` where the environment blocks it."""
+        key = f"plugin[{place}]"
+        entry = discovery.find(discovery.OPTIONAL, block.use) or discovery.find(discovery.PLUGINS, block.use)
+        if entry is None:
+            names = ", ".join(sorted({*discovery.names(discovery.OPTIONAL), *discovery.names(discovery.PLUGINS)}))
+            problem, remedy = f"there is no plugin {block.use!r}", f"Installed are: {names or 'none'}"
+            raise SettingsError(f"{key}.use", problem, remedy, self._source)
+        if entry.blocked:
+            return None
+        if entry.error:
+            raise PluginError(f"{key}: cannot load {block.use!r} from {entry.source}: {entry.error}")
+        if inspect.isclass(entry.value):
+            made = construct(entry.value, block.options, key, self._source, "the [[plugin]] block")
+            return register(self._manager, block.use, made)
+        if block.options:
+            problem = f"{block.use!r} has no options"
+            raise SettingsError(key, problem, f"Remove {', '.join(block.options)}", self._source)
+        return register(self._manager, block.use, entry.value)
 
     def _register_installed(self, entry: discovery.Installed) -> Plugin | None:
         error = entry.error

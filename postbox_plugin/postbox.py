@@ -15,11 +15,12 @@ from urllib.parse import urlsplit
 from postbox_plugin.bridge import bridge
 from postbox_plugin.config import load
 from postbox_plugin.counts import Counts
-from postbox_plugin.errors import InvalidToken
+from postbox_plugin.errors import InvalidToken, PluginError
 from postbox_plugin.hookspecs import NAME
 from postbox_plugin.incoming import ClickRecorder
 from postbox_plugin.links.report import Report
 from postbox_plugin.mail import Mail, OpenedLink
+from postbox_plugin.message.conversion import converted, converted_bytes
 from postbox_plugin.message.objects import MessageObject
 from postbox_plugin.message.raw import RawMessage
 from postbox_plugin.outgoing import Outcome, Rewriter
@@ -46,12 +47,15 @@ class Postbox:
         notifiers.
     :param source: what an error about a setting names as its place.
     :raises PluginError: if one of the plugins is not one; it says how it would be.
+    :raises SettingsError: if a ``[[plugin]]`` block is wrong.
     """
 
     def __init__(self, settings: Settings, plugins: Iterable[object] = (), *, source: str = "Settings") -> None:
         self.settings: Final = settings
         self._ring: Final = KeyRing(settings.keys)
-        self._plugins: Final = PluginHost(plugins, settings.notify, strict=settings.strict, source=source)
+        self._plugins: Final = PluginHost(
+            plugins, settings.notify, strict=settings.strict, source=source, blocks=settings.plugin
+        )
         self._rewriter: Final = Rewriter(settings, self._ring, self._plugins)
         self.counts: Final = Counts()
         self._recorder: Final = ClickRecorder(settings, self._plugins, self.counts)
@@ -70,7 +74,7 @@ class Postbox:
     ) -> Self:
         """Set up from plain values in the shape of ``postbox.toml``, as a framework's own settings hold them.
 
-        :param given: the settings by name; ``serve`` is a mapping, ``notify`` a list of mappings.
+        :param given: the settings by name; ``serve`` is a mapping, ``notify`` and ``plugin`` are lists of mappings.
         :param source: what an error about a setting names as its place.
         :raises SettingsError: naming ``source``, the key, what is wrong and what to write.
         """
@@ -149,10 +153,26 @@ class Postbox:
         _check_message(message, recipients, in_place=False)
         from postbox_plugin.explain import explained  # noqa: PLC0415 - it reads visible text with lxml, which sending does not need
 
-        outgoing = _outgoing(message, in_place=False)
+        _, outgoing = self._prepared(message, in_place=False)
         outcome: Outcome[Any] = self._rewriter.message(outgoing, recipients, message_tags)
         sent = outgoing if outcome.message is None else _outgoing(outcome.message, in_place=False)
         return explained(outcome, outgoing, sent, self.settings.domain)
+
+    def convert(self, text: str, content_type: str, *, file: str = "") -> str:
+        """The HTML that a text of another type stands for, by the first plugin that knows it: for senders that hand
+        over JSON, before :meth:`track_html`. Messages need no such call.
+
+        :param text: the text.
+        :param content_type: its media type: ``text/mjml``.
+        :param file: the file that it comes from, if it comes from one: what it includes is looked for beside it, and
+            errors name it.
+        :raises PluginError: if no plugin knows the type.
+        :raises PostboxError: what a plugin raises; it says what is wrong with the text.
+        """
+        html = self._plugins.convert(content_type.lower(), text, file)
+        if html is None:
+            raise PluginError(f"no plugin makes HTML of {content_type}: `postbox plugins` lists those that are active")
+        return html
 
     def open(self, url: str) -> OpenedLink:
         """What a tracking link holds.
@@ -254,7 +274,25 @@ class Postbox:
         *,
         in_place: bool,
     ) -> Outcome[Any]:
-        return self._rewriter.message(_outgoing(message, in_place=in_place), recipients, message_tags)
+        prepared, outgoing = self._prepared(message, in_place=in_place)
+        outcome: Outcome[Any] = self._rewriter.message(outgoing, recipients, message_tags)
+        if outcome.message is None and prepared is not message:
+            return outcome._replace(message=prepared)
+        return outcome
+
+    def _prepared(
+        self, message: Message[Any, Any] | bytes, *, in_place: bool
+    ) -> tuple[Message[Any, Any] | bytes, MessageObject | RawMessage]:
+        """The message with HTML for what plugins make HTML of, itself if there is no such part; and that on its way."""
+        outgoing = _outgoing(message, in_place=in_place)
+        if not outgoing.convertible or not self._plugins.converts:
+            return message, outgoing
+        changed: Message[Any, Any] | bytes | None
+        if isinstance(message, Message):
+            changed = converted(message, self._plugins.convert_part, in_place=in_place)
+        else:
+            changed = converted_bytes(bytes(message), self._plugins.convert_part)
+        return (message, outgoing) if changed is None else (changed, _outgoing(changed, in_place=in_place))
 
 
 def _check_message(message: object, recipients: object, *, in_place: bool) -> None:

@@ -18,6 +18,7 @@ from postbox_plugin.tokens.keyring import KeyRing
 __all__ = [
     "CARRIABLE",
     "NotifySettings",
+    "PluginSettings",
     "Privacy",
     "ServeSettings",
     "Settings",
@@ -116,6 +117,28 @@ class NotifySettings(Checked, frozen=True, kw_only=True):
         return f"NotifySettings(use={self.use!r}, name={self.name!r}, options={sorted(self.options)})"
 
 
+class PluginSettings(Checked, frozen=True, kw_only=True):
+    """One ``[[plugin]]`` block: a plugin that is off until it is named here, or options for one that is on. ``repr``
+    shows no option's value.
+
+    :ivar use: the plugin's entry-point name in the group ``postbox.optional`` or ``postbox``.
+    :ivar options: everything else in the block: the plugin's own keyword arguments.
+    """
+
+    use: str
+    options: dict[str, Any] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.use:
+            raise SettingsError(
+                "use", "is missing", 'Name a plugin, for example use = "leave-alone"; `postbox plugins` lists them'
+            )
+
+    def __repr__(self) -> str:
+        return f"PluginSettings(use={self.use!r}, options={sorted(self.options)})"
+
+
 class Settings(Checked, frozen=True, kw_only=True):
     """Everything that can be set. Keys appear in no ``repr``.
 
@@ -137,6 +160,7 @@ class Settings(Checked, frozen=True, kw_only=True):
     :ivar strict: an exception in a before-send hook or in the rewriting is raised instead of logged; for tests.
     :ivar serve: what ``postbox serve`` listens on.
     :ivar notify: the notifiers.
+    :ivar plugin: the plugins that are switched on, or given options, in the order their hooks are called.
     :raises SettingsError: naming the setting, what is wrong and what to write.
     """
 
@@ -156,6 +180,7 @@ class Settings(Checked, frozen=True, kw_only=True):
     strict: bool = False
     serve: ServeSettings = ServeSettings()
     notify: Sequence[NotifySettings] = ()
+    plugin: Sequence[PluginSettings] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,6 +217,13 @@ class Settings(Checked, frozen=True, kw_only=True):
                     'Tell them apart with name = "..."',
                 )
             seen.add(notifier.name)
+        seen.clear()
+        for place, plugin in enumerate(self.plugin):
+            if plugin.use in seen:
+                raise SettingsError(
+                    f"plugin[{place}].use", f"there are two blocks for {plugin.use!r}", "Make one block of the two"
+                )
+            seen.add(plugin.use)
 
     def origin(self, scheme: str) -> str:
         """``scheme://domain``, with the public port where it is not the scheme's own.
@@ -203,35 +235,41 @@ class Settings(Checked, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         shown = f"domain={self.domain!r}, keys=<{len(self.keys)} hidden>, spool={self.spool!r}"
-        return f"Settings({shown}, notify={list(self.notify)!r})"
+        return f"Settings({shown}, notify={list(self.notify)!r}, plugin={list(self.plugin)!r})"
 
 
 def from_mapping(given: Mapping[str, Any], where: str = "Settings") -> Settings:
     """Settings from a mapping of plain values, as TOML or a framework's own settings hold them.
 
-    :param given: the settings by name; ``serve`` is a mapping, ``notify`` a list of mappings.
+    :param given: the settings by name; ``serve`` is a mapping, ``notify`` and ``plugin`` are lists of mappings.
     :param where: what an error names as their source.
     :raises SettingsError: naming ``where``, the key and the remedy.
     """
     values = dict(given)
     if isinstance(values.get("serve"), Mapping):
         values["serve"] = _record(ServeSettings, values["serve"], where, "serve.")
-    blocks = values.get("notify", ())
+    values["notify"] = _blocks("notify", NotifySettings, values, where)
+    values["plugin"] = _blocks("plugin", PluginSettings, values, where)
+    return _record(Settings, values, where, "")
+
+
+def _blocks(name: str, kind: type[Record], values: Mapping[str, Any], where: str) -> tuple[Record, ...]:
+    """The ``[[name]]`` blocks as records; what is not for the record itself is among its options."""
+    blocks = values.get(name, ())
     if not isinstance(blocks, list | tuple) or not all(isinstance(block, Mapping) for block in blocks):
-        raise SettingsError("notify", "is not a list of tables", "Write each notifier as a [[notify]] block", where)
-    own = {field.name for field in msgspec.structs.fields(NotifySettings)} - {"options"}
-    values["notify"] = tuple(
+        raise SettingsError(name, "is not a list of tables", f"Write each as a [[{name}]] block", where)
+    own = {field.name for field in msgspec.structs.fields(kind)} - {"options"}
+    return tuple(
         _record(
-            NotifySettings,
+            kind,
             {"use": ""}
             | {key: value for key, value in block.items() if key in own}
             | {"options": {key: value for key, value in block.items() if key not in own}},
             where,
-            f"notify[{place}].",
+            f"{name}[{place}].",
         )
         for place, block in enumerate(blocks)
     )
-    return _record(Settings, values, where, "")
 
 
 def _record(kind: type[Record], values: Mapping[str, Any], where: str, prefix: str) -> Record:

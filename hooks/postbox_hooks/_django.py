@@ -26,7 +26,7 @@ __all__ = ["CONTENT", "SET_HERE", "get_postbox", "tracked"]
 _ID_HEADER: Final = "X-Postbox-Message-Id"
 _LINE_ENDING: Final = re.compile(r"\r\n?")
 
-CONTENT: Final = frozenset(("body", "alternatives", "attachments", "extra_headers"))
+CONTENT: Final = frozenset(("body", "content_subtype", "alternatives", "attachments", "extra_headers"))
 """The attributes of a message that are another in the copy that is sent."""
 
 SET_HERE: Final = frozenset(("date", "message-id", _ID_HEADER.lower()))
@@ -153,17 +153,20 @@ def _put_back(message: mail.EmailMessage, changed: mail.EmailMessage, built: Any
     attached = {id(item) for item in message.attachments if isinstance(item, Message)}
     replaced: dict[int, AnyMessage] = {}
     parts: list[tuple[str, str]] = []
+    types = {"text/html"}  # and those of which a plugin made HTML
     for before, after in _pairs(built, sent, attached):
         if id(before) in attached:
             replaced[id(before)] = after
-        elif before.get_content_type() == "text/html":
+        elif after.get_content_type() == "text/html":
+            types.add(before.get_content_type())
             parts.append((_text(before), _text(after)))
     # In the order in which Django puts them into the message. Some of those without text it leaves out.
     remaining = iter([part for part in parts if _same_lines(part[0])])
-    if message.content_subtype == "html":
+    if f"text/{message.content_subtype}" in types:
         changed.body = _next(remaining, str(message.body))
+        changed.content_subtype = "html"
     if isinstance(changed, mail.EmailMultiAlternatives):
-        changed.alternatives = [_alternative(item, remaining) for item in changed.alternatives]
+        changed.alternatives = [_alternative(item, remaining, types) for item in changed.alternatives]
     changed.attachments = [replaced.get(id(item), item) for item in message.attachments]
     if any(before != after for before, after in remaining):
         raise _NotOfItsParts
@@ -177,13 +180,13 @@ def _pairs(before: AnyMessage, after: AnyMessage, whole: set[int]) -> Iterator[t
             yield from _pairs(one, other, whole)
 
 
-def _alternative(item: Any, parts: Iterator[tuple[str, str]]) -> Any:
+def _alternative(item: Any, parts: Iterator[tuple[str, str]], types: set[str]) -> Any:
     content, content_type = item
-    if content_type != "text/html":
+    if content_type not in types:
         return item
     html = _next(parts, content.decode() if isinstance(content, bytes) else str(content))
     # A plain tuple before Django 5.2.
-    return item._replace(content=html) if hasattr(item, "_replace") else (html, content_type)
+    return item._replace(content=html, mimetype="text/html") if hasattr(item, "_replace") else (html, "text/html")
 
 
 def _next(parts: Iterator[tuple[str, str]], text: str) -> str:

@@ -14,13 +14,13 @@ from postbox_plugin.cli.options import (
     Sender,
     Subject,
     Tags,
-    is_html,
+    body_type,
     make_postbox,
     read_input,
     tags_given,
 )
 from postbox_plugin.cli.output import print_json, print_pairs, print_table
-from postbox_plugin.cli.rewrite import decoded, html_mail
+from postbox_plugin.cli.rewrite import body_mail, html_of
 from postbox_plugin.links.report import Place, Report
 from postbox_plugin.mail import Tags as TagsOfLink
 
@@ -44,15 +44,16 @@ def explain(
       postbox explain order.eml
       postbox explain - --json < order.eml
       postbox explain offer.html --sender shop@example.com -r anna@example.com
+      postbox explain offer.mjml --sender shop@example.com -r anna@example.com
     """
     postbox = make_postbox(config)
     data = read_input(file)
-    if is_html(file):
-        mail = html_mail(file, sender, recipient, subject, tag)
+    if body_type(file):
+        mail = body_mail(file, sender, recipient, subject, tag)
         message = EmailMessage(policy=SMTP)
         for name, value in mail.headers:
             message[name] = value
-        message.set_content(decoded(file, data), subtype="html")
+        message.set_content(html_of(postbox, file, data), subtype="html")
         data = message.as_bytes()
     report = postbox.explain(data, recipients=recipient, message_tags=tags_given(tag))
     if as_json:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from postbox_plugin.cli.options import is_html, read_input
+from postbox_plugin.cli.options import body_type, read_input
 from postbox_plugin.cli.output import shown
-from postbox_plugin.cli.rewrite import decoded
+from postbox_plugin.cli.rewrite import text_of
 from postbox_plugin.cli.stats import Clicks, OnlyTags, read
 from postbox_plugin.stats.reading import STDIN
 
@@ -56,9 +56,13 @@ def click_map(
         raise typer.BadParameter("say where to write the page: -o map.html", param_hint="--output")
     if message == STDIN and STDIN in clicks:
         raise typer.BadParameter("standard input is either the message or clicks", param_hint="CLICKS")
+    if body_type(message) == "text/mjml":
+        raise typer.BadParameter(
+            f"{message} is MJML: give the message as it was sent, or its HTML", param_hint="MESSAGE"
+        )
     data = read_input(message)
     aggregation = read(clicks, tag)
-    page = page_of(decoded(message, data) if is_html(message) else data, aggregation, remote_images=remote_images)
+    page = page_of(text_of(message, data) if body_type(message) else data, aggregation, remote_images=remote_images)
     encoded = page.encode("utf-8", "replace")
     if output is None:
         sys.stdout.buffer.write(encoded)

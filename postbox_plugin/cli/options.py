@@ -22,8 +22,8 @@ __all__ = [
     "Sender",
     "Subject",
     "Tags",
+    "body_type",
     "config_file",
-    "is_html",
     "make_postbox",
     "read_input",
     "read_settings",
@@ -31,6 +31,8 @@ __all__ = [
 ]
 
 DEFAULT_FILE: Final = Path("postbox.toml")
+
+_BODY_TYPES: Final = {".html": "text/html", ".htm": "text/html", ".mjml": "text/mjml"}
 
 Config: TypeAlias = Annotated[
     Path | None,
@@ -48,7 +50,7 @@ MessageFile: TypeAlias = Annotated[
     Path,
     typer.Argument(
         metavar="FILE",
-        help="A raw message, or HTML if its name ends in .html or .htm; - reads a message from standard input.",
+        help="A raw message, or a body if its name ends in .html, .htm or .mjml; - reads a message from stdin.",
     ),
 ]
 Recipients: TypeAlias = Annotated[
@@ -57,14 +59,14 @@ Recipients: TypeAlias = Annotated[
         "--recipient",
         "-r",
         metavar="ADDRESS",
-        help="Who it goes to; repeat for several. Needed for HTML; for a message, To, Cc and Bcc if not given.",
+        help="Who it goes to; repeat for several. Needed for a body; for a message, To, Cc and Bcc if not given.",
     ),
 ]
 Sender: TypeAlias = Annotated[
-    str, typer.Option("--sender", metavar="ADDRESS", help="Who HTML is from; a message says so itself.")
+    str, typer.Option("--sender", metavar="ADDRESS", help="Who a body is from; a message says so itself.")
 ]
 Subject: TypeAlias = Annotated[
-    str, typer.Option("--subject", metavar="TEXT", help="The subject of HTML; a message has its own.")
+    str, typer.Option("--subject", metavar="TEXT", help="The subject of a body; a message has its own.")
 ]
 Tags: TypeAlias = Annotated[
     list[str] | None,
@@ -105,9 +107,9 @@ def read_input(path: Path) -> bytes:
         raise typer.BadParameter(f"{path} cannot be read ({error.strerror})", param_hint="FILE") from None
 
 
-def is_html(path: Path) -> bool:
-    """Whether the name says that the file is HTML and no message."""
-    return path.suffix.lower() in (".html", ".htm")
+def body_type(path: Path) -> str:
+    """The media type of a file whose name says that it is a body and no message; ``""`` for a message."""
+    return _BODY_TYPES.get(path.suffix.lower(), "")
 
 
 def tags_given(texts: Sequence[str] | None) -> dict[str, list[str]]:

@@ -16,8 +16,8 @@ __all__ = ["plugins"]
 def plugins(config: Config = None) -> None:
     """List what is installed, used, or failed to load.
 
-    A notifier that no block of the settings uses is available; what failed
-    says why.
+    A notifier or plugin that no block of the settings uses is available;
+    what failed says why.
 
     POSTBOX_DISABLED_PLUGINS blocks plugins by name, separated by commas.
 

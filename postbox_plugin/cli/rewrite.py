@@ -15,15 +15,16 @@ from postbox_plugin.cli.options import (
     Sender,
     Subject,
     Tags,
-    is_html,
+    body_type,
     make_postbox,
     read_input,
     tags_given,
 )
 from postbox_plugin.errors import PostboxError
 from postbox_plugin.mail import Mail
+from postbox_plugin.postbox import Postbox
 
-__all__ = ["html_mail", "rewrite"]
+__all__ = ["body_mail", "html_of", "rewrite", "text_of"]
 
 
 def rewrite(
@@ -35,39 +36,47 @@ def rewrite(
     tag: Tags = None,
     config: Config = None,
 ) -> None:
-    """Write a message, or HTML, with its links tracked.
+    """Write a message, or a body of HTML or MJML, with its links tracked.
 
     Standard output gets the bytes of the message and nothing else. What
     cannot be rewritten comes out as it went in, and standard error says why.
+    MJML comes out as HTML.
 
     \b
     Examples:
       postbox rewrite order.eml > tracked.eml
       postbox rewrite - -r anna@example.com < order.eml
       postbox rewrite offer.html --sender shop@example.com -r anna@example.com --tag campaign=spring
+      postbox rewrite offer.mjml --sender shop@example.com -r anna@example.com
     """
     logging.getLogger("postbox.send").setLevel(logging.INFO)
     postbox = make_postbox(config)
     data = read_input(file)
-    if is_html(file):
-        mail = html_mail(file, sender, recipient, subject, tag)
-        written = postbox.track_html(decoded(file, data), mail).encode()
+    if body_type(file):
+        mail = body_mail(file, sender, recipient, subject, tag)
+        written = postbox.track_html(html_of(postbox, file, data), mail).encode()
     else:
         written = postbox.before_send(data, recipients=recipient, message_tags=tags_given(tag))
     sys.stdout.buffer.write(written)
     sys.stdout.buffer.flush()
 
 
-def html_mail(file: Path, sender: str, recipients: list[str] | None, subject: str, tags: list[str] | None) -> Mail:
-    """The mail that HTML without a message belongs to."""
+def body_mail(file: Path, sender: str, recipients: list[str] | None, subject: str, tags: list[str] | None) -> Mail:
+    """The mail that a body without a message belongs to."""
     if not sender or not recipients:
         missing = "--recipient" if sender else "--sender"
-        raise typer.BadParameter(f"{file} is HTML, which does not say it itself", param_hint=missing)
+        raise typer.BadParameter(f"{file} is no message, and does not say it itself", param_hint=missing)
     return Mail(sender=sender, recipient=recipients[0], recipients=recipients, subject=subject, tags=tags_given(tags))
 
 
-def decoded(file: Path, data: bytes) -> str:
-    """HTML as text; UTF-8, byte for byte the same when encoded again."""
+def html_of(postbox: Postbox, file: Path, data: bytes) -> str:
+    """The HTML that a file holds, or stands for."""
+    text, content_type = text_of(file, data), body_type(file)
+    return text if content_type == "text/html" else postbox.convert(text, content_type, file=str(file))
+
+
+def text_of(file: Path, data: bytes) -> str:
+    """The text of a body, which is the same byte for byte when encoded again, as UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError as error:

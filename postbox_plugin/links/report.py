@@ -47,7 +47,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     :ivar message_id: our id of the message.
     :ivar message_tags: the tags that each of its clicks will carry.
     :ivar links: every link of its HTML, tracked or not, in order.
-    :ivar size_before: the message's size in bytes as it came.
+    :ivar size_before: the message's size in bytes as it came, or with the HTML that a plugin made of a part.
     :ivar size_after: its size as it would go out.
     :ivar places: where each of the links stands, in the same order.
     :ivar notices: what to know before it is sent.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
+from postbox_plugin.links.attributes import TagAttributes
 from postbox_plugin.links.references import decode_attribute
 from postbox_plugin.links.rules import AddressRules, parse_tags
 from postbox_plugin.links.scanner import Attribute, Element, scan
@@ -39,7 +40,7 @@ def rewrite(
     rules: AddressRules,
     *,
     first_index: int,
-    decide: Callable[[Link], Link] | None,
+    decide: Callable[[Link, Mapping[str, str]], Link] | None,
     seal: Callable[[str, int, Tags], str],
     faithful: bool = True,
     longest: int = MAX_LINK,
@@ -49,7 +50,8 @@ def rewrite(
     :param html: the text of an HTML part.
     :param rules: which addresses are tracked.
     :param first_index: the index of the first link: how many the parts before this one have.
-    :param decide: the plugins' word on a link that would be tracked; ``None`` where none has one.
+    :param decide: the plugins' word on a link that would be tracked, of which they also see the tag's attributes;
+        ``None`` where none has one.
     :param seal: makes the tracking link of an address, an index and tags.
     :param faithful: whether a character that is not ASCII is what its author wrote; not so where a text is read byte
         by byte.
@@ -79,7 +81,7 @@ def rewrite(
             reason=reason,
         )
         if decide is not None and not reason:
-            link = decide(link)
+            link = decide(link, TagAttributes(html, element))
         if link.track:
             tracking = seal(url, index, link.tags)
             if len(tracking) > longest >= len(value):

@@ -12,7 +12,7 @@ from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
 from postbox_plugin.message.skeleton import MAX_PARAMETER_BYTES
 from postbox_plugin.message.structure import AnyMessage, encoded_body, examine, is_inline
 
-__all__ = ["MessageObject"]
+__all__ = ["MessageObject", "body_of", "shallow_copy"]
 
 
 class MessageObject:
@@ -24,19 +24,20 @@ class MessageObject:
     :ivar untouchable: why it must go out as it came; ``""`` if it may be changed.
     :ivar bodies: its inline HTML bodies that can be read.
     :ivar problem: why a body cannot be read, if one cannot.
+    :ivar convertible: whether it has an inline part of which a plugin may make HTML.
     """
 
     def __init__(self, message: AnyMessage, *, in_place: bool = False) -> None:
         self._message: Final = message
         self._in_place: Final = in_place
         self.headers: Final = tuple((name, _as_written(message, name, value)) for name, value in message.raw_items())
-        self.untouchable, parts = _inline_html(message)
+        self.untouchable, parts, self.convertible = _inline_html(message)
         self.bodies: Final[list[HtmlBody]] = []
         self.problem = ""
         self._parts: Final[list[AnyMessage]] = []
         for part in parts:
             try:
-                self.bodies.append(_body(part))
+                self.bodies.append(body_of(part))
             except Unreadable as error:
                 self.problem = str(error)
             else:
@@ -56,7 +57,7 @@ class MessageObject:
         payloads = {id(self._parts[place]): body for place, body in bodies.items()}
         changed = _rebuilt(self._message, payloads, in_place=self._in_place)
         if changed is self._message and not self._in_place:
-            changed = _shallow_copy(changed)
+            changed = shallow_copy(changed)
         for name in OWN_HEADERS:
             del changed[name]
         if message_id and str(changed.get(MESSAGE_ID, "")).strip() != message_id:
@@ -79,16 +80,22 @@ def _as_written(message: AnyMessage, name: str, value: object) -> str:
     return unfold(folded.partition(":")[2])
 
 
-def _inline_html(message: AnyMessage) -> tuple[str, list[AnyMessage]]:
-    """Why the message must go out as it came, and its inline HTML parts if it need not."""
+def _inline_html(message: AnyMessage) -> tuple[str, list[AnyMessage], bool]:
+    """Why the message must go out as it came; if it need not, its inline HTML parts, and whether it has other inline
+    parts of which a plugin may make HTML.
+    """
     try:
-        reason, parts = examine(message)
-        return reason, list(filter(is_inline, parts))
+        reason, parts, others = examine(message)
+        return reason, list(filter(is_inline, parts)), any(map(is_inline, others))
     except Exception:  # the header parser of the modern policies raises whatever happens inside it (IndexError, ...)
-        return "malformed: a header of one of its parts cannot be read", []
+        return "malformed: a header of one of its parts cannot be read", [], False
 
 
-def _body(part: AnyMessage) -> HtmlBody:
+def body_of(part: AnyMessage) -> HtmlBody:
+    """The body of a part.
+
+    :raises Unreadable: if it cannot be read safely.
+    """
     encoded = encoded_body(part)
     if encoded is None:
         raise Unreadable("its body is text that was not encoded: give set_payload() a charset")
@@ -109,12 +116,12 @@ def _rebuilt(part: AnyMessage, payloads: Mapping[int, str], *, in_place: bool) -
             new = rebuilt
     if new is None:
         return part
-    changed = part if in_place else _shallow_copy(part)
+    changed = part if in_place else shallow_copy(part)
     changed.set_payload(new)
     return changed
 
 
-def _shallow_copy(message: AnyMessage) -> AnyMessage:
+def shallow_copy(message: AnyMessage) -> AnyMessage:
     """A message that shares everything with the original but the list of its headers, which `Message` appends to in
     place.
     """

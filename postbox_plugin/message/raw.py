@@ -33,12 +33,14 @@ class RawMessage:
     :ivar untouchable: why it must go out as it came; ``""`` if it may be changed.
     :ivar bodies: its inline HTML bodies that can be read.
     :ivar problem: why a body cannot be read, if one cannot.
+    :ivar convertible: whether it has an inline part of which a plugin may make HTML.
     """
 
     def __init__(self, raw: bytes) -> None:
         self._raw: Final = raw
         self.bodies: Final[list[HtmlBody]] = []
         self.problem = ""
+        self.convertible = False
         self._spans: Final[list[_Span]] = []
         blank = _BLANK_LINE.search(raw)
         # Where the header block ends, its last line ending included, and that line ending.
@@ -50,7 +52,7 @@ class RawMessage:
             return
         message: AnyMessage = email.message_from_bytes(skeleton.data)
         self.headers = tuple((name, unfold(value)) for name, value in message.raw_items())
-        self.untouchable, parts = examine(message)
+        self.untouchable, parts, others = examine(message)
         if not (blank and self.headers):
             self.untouchable = "not a message: it has no headers"
         elif _BARE_CR.search(raw, 0, self._headers_end) or _ends_elsewhere(message):
@@ -61,6 +63,7 @@ class RawMessage:
         if spans is None:
             self.untouchable = "malformed: two parsers see different parts in it"
             return
+        self.convertible = any(map(is_inline, others))
         for part, span in zip(parts, spans, strict=True):
             if is_inline(part):
                 self._add(part, span)

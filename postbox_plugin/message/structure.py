@@ -12,6 +12,8 @@ __all__ = ["AnyMessage", "encoded_body", "examine", "is_inline", "walk"]
 MAX_DEPTH: Final = 32
 
 _SIGNATURE_HEADERS: Final = ("DKIM-Signature", "ARC-Seal")
+# What is shown as it is, or stands for nothing else: AMP is a part of its own beside the HTML.
+_FINAL_TEXT: Final = frozenset(("text/html", "text/plain", "text/x-amp-html"))
 _SEALED_TYPES: Final = frozenset(
     ("multipart/signed", "multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime")
 )
@@ -21,24 +23,28 @@ _CHARACTER: Final = re.compile(r"[^\0-\x7f\udc80-\udcff]")
 AnyMessage: TypeAlias = "Message[Any, Any]"
 
 
-def examine(message: AnyMessage) -> tuple[str, list[AnyMessage]]:
-    """Why this message must go out as it came, ``""`` if it may be changed; and its text/html parts in their order,
-    attachments among them, but nothing of an enclosed message.
+def examine(message: AnyMessage) -> tuple[str, list[AnyMessage], list[AnyMessage]]:
+    """Why this message must go out as it came, ``""`` if it may be changed; its text/html parts in their order; and
+    its parts of other text types, of which some plugin may make HTML. Attachments are among them, but nothing of an
+    enclosed message.
 
     :param message: the whole message.
     """
     for name in _SIGNATURE_HEADERS:
         if name in message:
-            return f"already signed ({name})", []
+            return f"already signed ({name})", [], []
     html: list[AnyMessage] = []
+    others: list[AnyMessage] = []
     for part, content_type, depth in walk(message):
         if content_type in _SEALED_TYPES:
-            return f"signed or encrypted ({content_type})", []
+            return f"signed or encrypted ({content_type})", [], []
         if depth > MAX_DEPTH:
-            return f"its parts are nested deeper than {MAX_DEPTH}", []
+            return f"its parts are nested deeper than {MAX_DEPTH}", [], []
         if content_type == "text/html" and not part.is_multipart():
             html.append(part)
-    return "", html
+        elif content_type.startswith("text/") and content_type not in _FINAL_TEXT and not part.is_multipart():
+            others.append(part)
+    return "", html, others
 
 
 def is_inline(part: AnyMessage) -> bool:

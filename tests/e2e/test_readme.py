@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from sinks import running_sink
 
+from postbox_hooks.leave_alone import RULES
 from postbox_hooks.notify.kafka import KafkaNotifier
 from postbox_hooks.notify.kinesis import KinesisNotifier
 from postbox_hooks.notify.log import LogNotifier
@@ -25,8 +26,8 @@ from postbox_hooks.notify.rabbitmq import RabbitMQNotifier
 from postbox_hooks.notify.redis import RedisNotifier
 from postbox_hooks.notify.sqs import SqsNotifier
 from postbox_hooks.notify.webhook import WebhookNotifier
-from postbox_plugin import Click, hookspecs, new_key
-from postbox_plugin.settings import NotifySettings, ServeSettings, Settings, from_mapping
+from postbox_plugin import Click, Postbox, hookspecs, new_key
+from postbox_plugin.settings import NotifySettings, PluginSettings, ServeSettings, Settings, from_mapping
 from postbox_plugin.testing import sample_click
 
 README = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
@@ -92,6 +93,14 @@ def test_the_configuration_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [block.use for block in from_mapping(given, "README.md").notify] == ["log", "webhook"]
 
 
+def test_the_rules_of_leave_alone_are_the_code_s() -> None:
+    """The rules that the README shows are those that hold without others, and can be put into a postbox.toml."""
+    (text,) = (text for text in blocks("toml") if "leave-alone" in text)
+    given = tomllib.loads(text) | {"domain": "click.example.com", "keys": [new_key()]}
+    assert Postbox.from_mapping(given).settings.plugin[0].use == "leave-alone"
+    assert given["plugin"][0]["rules"] == {name: list(phrases) for name, phrases in RULES.items()}
+
+
 def test_the_notification_is_one() -> None:
     """The notification that the README shows is what a click becomes."""
     (shown,) = blocks("json")
@@ -121,13 +130,18 @@ def defaults(prefix: str, record: type[msgspec.Struct]) -> Mapping[str, object]:
     return {
         f"{prefix}{field.name}": field.default
         for field in msgspec.structs.fields(record)
-        if field.name not in ("serve", "notify", "options")
+        if field.name not in ("serve", "notify", "plugin", "options")
     }
 
 
 def test_the_settings_table_is_the_code_s() -> None:
     """Every setting stands in the table with its default, and nothing else does."""
-    real = {**defaults("", Settings), **defaults("serve.", ServeSettings), **defaults("notify.", NotifySettings)}
+    real = {
+        **defaults("", Settings),
+        **defaults("serve.", ServeSettings),
+        **defaults("notify.", NotifySettings),
+        **defaults("plugin.", PluginSettings),
+    }
     shown = shown_settings()
     assert shown.keys() == real.keys()
     for name, value in shown.items():

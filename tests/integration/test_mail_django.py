@@ -91,6 +91,33 @@ def test_a_projects_own_tests_see_tracked_mails(postbox: Postbox) -> None:
         teardown_test_environment()
 
 
+MJML = """<mjml><mj-body><mj-section><mj-column>
+<mj-button href="https://example.com/?a=1&b=2" postbox:tags="product:book;">Книга</mj-button>
+</mj-column></mj-section></mj-body></mjml>"""
+
+
+def test_mjml_is_sent_as_html(outbox: list[mail.EmailMessage], postbox: Postbox) -> None:
+    """A text/mjml alternative, or a body of that subtype, reaches the sending backend as HTML with tracking links."""
+    message = mail.EmailMultiAlternatives("New books", "Books", to=["reader@example.com"])
+    message.attach_alternative(MJML, "text/mjml")
+    message.send()
+    body = mail.EmailMessage("New books", MJML, to=["reader@example.com"])
+    body.content_subtype = "mjml"
+    body.send()
+
+    assert message.alternatives[0][1] == "text/mjml"
+    assert body.content_subtype == "mjml"
+    (sent, sent_body) = outbox
+    assert isinstance(sent, mail.EmailMultiAlternatives)
+    ((html, mimetype),) = sent.alternatives
+    assert (mimetype, sent_body.content_subtype) == ("text/html", "html")
+    for text in (str(html), str(sent_body.body)):
+        assert "Книга" in text
+        (link,) = re.findall(rf"https://{DOMAIN}/c/[\w-]+", text)
+        assert postbox.open(link).url == "https://example.com/?a=1&b=2"
+        assert postbox.open(link).tags == {"product": ("book",)}
+
+
 def test_html_is_put_back_for_backends_that_hand_over_json(outbox: list[Any], postbox: Postbox) -> None:
     """A backend that reads body, alternatives and extra_headers finds what one that sends MIME finds."""
     message = newsletter()

@@ -243,6 +243,39 @@ def test_rewrite_html_in_another_encoding(run: Run, folder: Path) -> None:
     assert ran.err == "postbox: offer.html is not UTF-8: invalid continuation byte at byte 3\n"
 
 
+MJML = """<mjml><mj-body><mj-include path="parts/footer.mjml" /></mj-body></mjml>"""
+FOOTER = """<mj-section><mj-column>
+<mj-button href="https://example.com/?a=1&amp;copy=2" postbox:tags="a:b">é</mj-button>
+</mj-column></mj-section>"""
+FROM_AND_TO = ("--sender", "a@example.com", "-r", "b@example.com")
+
+
+def test_mjml(run: Run, folder: Path) -> None:
+    """A file of MJML is rewritten and explained as the HTML that it stands for, with what it includes."""
+    (folder / "mails" / "parts").mkdir(parents=True)
+    (folder / "mails" / "parts" / "footer.mjml").write_text(FOOTER, "utf-8")
+    (folder / "mails" / "offer.mjml").write_text(MJML)
+    ran = run("rewrite", "mails/offer.mjml", *FROM_AND_TO)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.text.startswith("<!doctype html>")
+    assert "é" in ran.text
+    opened = postbox().open(ran.text.partition('<a href="')[2].partition('"')[0])
+    assert (opened.url, dict(opened.tags)) == ("https://example.com/?a=1&copy=2", {"a": ("b",)})
+    explained = run("explain", "mails/offer.mjml", *FROM_AND_TO)
+    assert explained.rows[-1][2:] == ["a", "tracked", "https://example.com/?a=1&copy=2", "a: b"]
+
+
+def test_mjml_that_is_wrong(run: Run, folder: Path) -> None:
+    """What is wrong with a template is said with file, line and component, and nothing else is printed."""
+    (folder / "offer.mjml").write_text(f"<mjml><mj-body>\n{FOOTER.replace('mj-button', 'mj-buton')}</mj-body></mjml>")
+    for command in ("rewrite", "explain"):
+        ran = run(command, "offer.mjml", *FROM_AND_TO)
+        assert (ran.code, ran.out) == (1, b"")
+        place = "postbox: offer.mjml:3: mj-buton: there is no such component; did you mean mj-button?\n"
+        assert ran.err.endswith(place)
+    assert run("rewrite", "offer.mjml").code == 2
+
+
 def test_explain(run: Run, folder: Path) -> None:
     """`explain` says of each link what becomes of it, as tab-separated lines when piped."""
     ran = run("explain", "-", stdin=MESSAGE)

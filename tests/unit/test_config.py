@@ -68,8 +68,10 @@ def test_environment_alone() -> None:
         "POSTBOX_STRICT": "Yes",
         "POSTBOX_SERVE_HTTP": "0.0.0.0:80",
         "POSTBOX_NOTIFY": '[{"use": "log", "path": "clicks.jsonl"}]',
+        "POSTBOX_PLUGIN": '[{"use": "leave-alone", "rules": {"mine": ["my words"]}}]',
     }
     settings = load(None, environ)
+    assert settings.plugin[0].options == {"rules": {"mine": ["my words"]}}
     assert list(settings.keys) == [KEY, OTHER]
     assert settings.path == "/go/"
     assert settings.https_port == 8443
@@ -124,6 +126,8 @@ def test_outweighed_references_are_not_followed(write: Write) -> None:
         ("POSTBOX_NOTIFY", "log", "notify"),
         ("POSTBOX_NOTIFY", '{"use": "log"}', "notify"),
         ("POSTBOX_NOTIFY", '[{"name": "log"}]', "notify[0].use"),
+        ("POSTBOX_PLUGIN", "leave-alone", "plugin"),
+        ("POSTBOX_PLUGIN", '[{"rules": {}}]', "plugin[0].use"),
         ("POSTBOX_NOTIFY", '[{"use": "webhook", "secret": "env:NOT_SET"}]', "notify[0].secret"),
     ],
 )

@@ -19,6 +19,7 @@ MODULES = [
     "postbox_plugin.redirect",
     "postbox_plugin.stats",
     "postbox_plugin.testing",
+    "postbox_hooks.leave_alone",
     "postbox_hooks.machines",
     "postbox_hooks.mail.aiosmtplib",
     "postbox_hooks.mail.flask_mail",
@@ -30,12 +31,14 @@ MODULES = [
     "postbox_hooks.mail.smtplib",
     "postbox_hooks.notify.kafka",
     "postbox_hooks.notify.kinesis",
+    "postbox_hooks.mjml",
     "postbox_hooks.notify.log",
     "postbox_hooks.notify.nats",
     "postbox_hooks.notify.rabbitmq",
     "postbox_hooks.notify.redis",
     "postbox_hooks.notify.sqs",
     "postbox_hooks.notify.webhook",
+    "postbox_hooks.optouts",
 ]
 
 

@@ -79,11 +79,15 @@ def test_entry_points(wheel: zipfile.ZipFile) -> None:
     found.optionxform = str  # type: ignore[assignment,method-assign]
     found.read_string(read(wheel, "entry_points.txt"))
     assert found["console_scripts"]["postbox"] == "postbox_plugin.cli:main"
+    assert {"machines", "mjml"} <= set(found["postbox"])
+    assert {"leave-alone", "optouts"} <= set(found["postbox.optional"])
     assert {"log", "webhook"} <= set(found["postbox.notifiers"])
     assert "demo" in found["postbox.commands"]
 
 
-@pytest.mark.parametrize("group", ["console_scripts", "postbox.notifiers", "postbox.commands"])
+@pytest.mark.parametrize(
+    "group", ["console_scripts", "postbox", "postbox.optional", "postbox.notifiers", "postbox.commands"]
+)
 def test_entry_points_load(group: str) -> None:
     """Every entry point of ours names something that is there."""
     ours = [point for point in entry_points(group=group) if point.dist and point.dist.name == "postbox-plugin"]

@@ -16,12 +16,17 @@ import postbox_plugin
 from postbox_plugin import Click, Link, Mail, Postbox, Settings, Verdict, discovery, hookimpl, hookspecs, new_key
 from postbox_plugin.errors import PluginError, SettingsError
 from postbox_plugin.plugins import PluginHost
-from postbox_plugin.settings import NotifySettings, from_mapping
+from postbox_plugin.settings import NotifySettings, PluginSettings, from_mapping
 from postbox_plugin.testing import RecordingNotifier, sample_click, sample_message
 
 
-def host(*plugins: object, notify: tuple[NotifySettings, ...] = (), strict: bool = False) -> PluginHost:
-    return PluginHost(plugins, notify, strict=strict, source="postbox.toml")
+def host(
+    *plugins: object,
+    notify: tuple[NotifySettings, ...] = (),
+    strict: bool = False,
+    blocks: tuple[PluginSettings, ...] = (),
+) -> PluginHost:
+    return PluginHost(plugins, notify, strict=strict, source="postbox.toml", blocks=blocks)
 
 
 class Append:
@@ -127,7 +132,7 @@ def test_the_first_link_hook_with_an_opinion_decides() -> None:
             raise AssertionError("not to be asked")
 
     link = Link(tag="a", url="https://example.com/", index=0, start=0, end=1)
-    decided = host(Silent(), Broken(), Decides(), TooLate()).link(link, Mail(recipient="a@example.com"))
+    decided = host(Silent(), Broken(), Decides(), TooLate()).link(link, {}, Mail(recipient="a@example.com"))
     assert (decided.track, decided.tags) == (False, {"to": ("a@example.com",)})
     assert decided.reason == "a plugin's decision"
 
@@ -141,7 +146,7 @@ def test_a_link_hook_cannot_lead_the_reader_elsewhere() -> None:
             return Link(tag="a", url="https://evil.example/", index=7, start=0, end=1)
 
     link = Link(tag="a", url="https://example.com/", index=0, start=0, end=1)
-    decided = host(Hijack()).link(link, Mail())
+    decided = host(Hijack()).link(link, {}, Mail())
     assert (decided.url, decided.index) == ("https://example.com/", 0)
 
 
@@ -260,14 +265,17 @@ def test_two_notifiers_of_one_name_are_an_error() -> None:
         host(RecordingNotifier(), RecordingNotifier()).notifiers()
 
 
-def installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, **modules: str) -> None:
-    """Pretend that distributions bring these modules as plugins."""
+def installed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, group: str = discovery.PLUGINS, /, **modules: str
+) -> None:
+    """Pretend that distributions bring these modules as plugins, or the class ``Plugin`` of each as an optional one."""
     monkeypatch.syspath_prepend(str(tmp_path))
     points = []
     for name, code in modules.items():
         (tmp_path / f"installed_{name}.py").write_text(code)
-        points.append(EntryPoint(name, f"installed_{name}", discovery.PLUGINS))
-    monkeypatch.setattr(discovery, "entry_points", lambda group: points if group == discovery.PLUGINS else [])
+        value = f"installed_{name}:Plugin" if group == discovery.OPTIONAL else f"installed_{name}"
+        points.append(EntryPoint(name, value, group))
+    monkeypatch.setattr(discovery, "entry_points", lambda group: [point for point in points if point.group == group])
 
 
 GOOD = """
@@ -306,6 +314,79 @@ def test_installed_plugins_can_be_blocked_by_name(monkeypatch: pytest.MonkeyPatc
     plugins.before_send(mail)
     assert mail.html == "0given"
     assert {info.name: info.state for info in plugins.infos()}["good"] == "blocked"
+
+
+OPTIONAL = """
+from postbox_plugin import hookimpl
+
+class Plugin:
+    def __init__(self, *, word: str = "optional", times: int = 1) -> None:
+        if times < 1:
+            raise ValueError("times is below 1")
+        self.word = word * times
+
+    @hookimpl
+    def postbox_before_send(self, mail):
+        mail.html += self.word
+"""
+
+
+def test_an_optional_plugin_is_off_until_a_block_uses_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A [[plugin]] block switches it on, with its options, after what is installed and before what is given."""
+    installed(monkeypatch, tmp_path, discovery.OPTIONAL, word=OPTIONAL)
+    off = Mail(html="0")
+    host().before_send(off)
+    assert off.html == "0"
+    assert [(info.name, info.kind, info.state) for info in host().infos()] == [("word", "optional", "available")]
+
+    block = PluginSettings(use="word", options={"word": "!", "times": 2})
+    plugins = host(Append("given"), blocks=(block,))
+    on = Mail(html="0")
+    plugins.before_send(on)
+    assert on.html == "0!!given"
+    assert [(info.name, info.kind, info.state) for info in plugins.infos()] == [
+        ("word", "optional", "active"),
+        ("given", "given", "active"),
+    ]
+
+
+def test_a_block_gives_options_to_a_plugin_that_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that names an installed plugin takes its place: it is there once, with those options."""
+    plugins = host(blocks=(PluginSettings(use="machines", options={"moments": 10.0}),))
+    (machines,) = (info for info in plugins.infos() if info.name == "machines")
+    assert (machines.kind, machines.state) == ("installed", "active")
+    monkeypatch.setenv(discovery.DISABLED_VARIABLE, "machines")
+    blocked = host(blocks=(PluginSettings(use="machines"),)).infos()
+    assert [info.state for info in blocked if info.name == "machines"] == ["blocked"]
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"use": "wrod"}, r"postbox\.toml: plugin\[0\]\.use: there is no plugin 'wrod'\. Installed are: word"),
+        ({"use": "word", "wrod": "x"}, r"postbox\.toml: plugin\[0\]\.wrod: is not a setting\. Did you mean 'word'\?"),
+        ({"use": "word", "word": 5}, r"postbox\.toml: plugin\[0\]\.word: has the wrong type"),
+        ({"use": "word", "times": 0}, r"postbox\.toml: plugin\[0\]: times is below 1"),
+    ],
+)
+def test_a_wrong_plugin_block_is_an_error_at_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, block: dict[str, Any], message: str
+) -> None:
+    """What is wrong with a [[plugin]] block is said when the Postbox is made, before a mail is sent without it."""
+    installed(monkeypatch, tmp_path, discovery.OPTIONAL, word=OPTIONAL)
+    options = {key: value for key, value in block.items() if key != "use"}
+    with pytest.raises(SettingsError, match=message):
+        host(blocks=(PluginSettings(use=block["use"], options=options),))
+
+
+def test_a_module_has_no_options(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A plugin that is no class takes none, and an optional one that cannot be loaded is an error."""
+    # Names of their own, for what is loaded once is remembered.
+    installed(monkeypatch, tmp_path, plain=GOOD, absent="import no_such_module")
+    with pytest.raises(SettingsError, match=r"plugin\[0\]: 'plain' has no options\. Remove word"):
+        host(blocks=(PluginSettings(use="plain", options={"word": "x"}),))
+    with pytest.raises(PluginError, match=r"plugin\[0\]: cannot load 'absent' .*no_such_module"):
+        host(blocks=(PluginSettings(use="absent"),))
 
 
 def test_plugins_that_are_no_notifiers_are_started_and_stopped_too(tmp_path: Path) -> None:

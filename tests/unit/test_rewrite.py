@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from postbox_plugin import Link, Mail, Postbox, Settings
@@ -14,7 +16,7 @@ RULES = AddressRules(Settings(domain="click.example.com", keys=[KEY]), KeyRing([
 URL = "https://example.com/"
 
 
-def keep(link: Link) -> Link:
+def keep(link: Link, _: Mapping[str, str]) -> Link:
     return link
 
 
@@ -125,7 +127,7 @@ def test_a_plugins_word_is_heard() -> None:
     """What a plugin does not want tracked is left alone, with its attributes; other tags are sealed."""
     html = f'<a href={URL}no postbox:tags="a:b"><a href={URL}yes>'
 
-    def decide(link: Link) -> Link:
+    def decide(link: Link, _: Mapping[str, str]) -> Link:
         return link.replace(track=False, reason="no") if link.url.endswith("no") else link.replace(tags={"x": "y"})
 
     edits, links = rewrite(html, RULES, first_index=0, decide=decide, seal=lambda url, index, tags: f"T{dict(tags)}")
@@ -137,7 +139,7 @@ def test_a_plugin_is_not_asked_about_what_cannot_be_tracked() -> None:
     """Neither about other schemes nor about links whose author opted out."""
     asked: list[str] = []
 
-    def decide(link: Link) -> Link:
+    def decide(link: Link, _: Mapping[str, str]) -> Link:
         asked.append(link.url)
         return link
 
@@ -149,6 +151,23 @@ def test_a_plugin_is_not_asked_about_what_cannot_be_tracked() -> None:
         seal=lambda url, index, tags: url,
     )
     assert asked == [f"{URL}2"]
+
+
+def test_a_plugin_sees_the_attributes_of_the_tag() -> None:
+    """All of them, by name in lower case, decoded as HTML says; of two with one name the first."""
+    seen: list[Mapping[str, str]] = []
+
+    def decide(link: Link, attributes: Mapping[str, str]) -> Link:
+        seen.append(attributes)
+        return link
+
+    html = f"<A HREF={URL} Data-X='a&amp;b&copy=1' data-x=no ses:no-track title=\"x\">"
+    rewrite(html, RULES, first_index=0, decide=decide, seal=lambda *_: "T")
+    (attributes,) = seen
+    assert dict(attributes) == {"href": URL, "data-x": "a&b&copy=1", "ses:no-track": "", "title": "x"}
+    assert "href" in attributes
+    assert attributes.get("class") is None
+    assert len(attributes) == 4
 
 
 def test_a_tracking_link_may_not_become_too_long() -> None:

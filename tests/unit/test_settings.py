@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from postbox_plugin.errors import PostboxError, SettingsError
-from postbox_plugin.settings import NotifySettings, ServeSettings, Settings, from_mapping
+from postbox_plugin.settings import NotifySettings, PluginSettings, ServeSettings, Settings, from_mapping
 from postbox_plugin.tokens.keyring import new_key
 
 DOMAIN = "click.example.com"
@@ -103,6 +103,7 @@ def test_unknown_key_names_the_nearest() -> None:
         ("journal_deadline", "1s"),
         ("notify", {"use": "log"}),
         ("notify", ["log"]),
+        ("plugin", ["leave-alone"]),
     ],
 )
 def test_wrong_type(key: str, value: object) -> None:
@@ -198,10 +199,24 @@ def test_two_notifiers_of_one_name() -> None:
     assert "name =" in error.remedy
 
 
+def test_plugin_block() -> None:
+    """What is not the name of the plugin is among its options; a block without a name, or a second one, is wrong."""
+    blocks = [{"use": "leave-alone", "rules": {"a": ["b"]}}, {"use": "optouts"}]
+    first, second = from_mapping({"domain": DOMAIN, "keys": [new_key()], "plugin": blocks}).plugin
+    assert (first.use, first.options) == ("leave-alone", {"rules": {"a": ["b"]}})
+    assert (second.use, second.options) == ("optouts", {})
+    assert refused(plugin=[{"rules": {}}]).key == "plugin[0].use"
+    assert refused(plugin=[{"use": "a"}, {"use": "b"}, {"use": "a"}]).key == "plugin[2].use"
+
+
 def test_secrets_in_no_repr() -> None:
-    """Neither keys nor the options of notifiers appear in a repr."""
+    """Neither keys nor the options of notifiers and plugins appear in a repr."""
     key = new_key()
-    settings = make(keys=[key], notify=[NotifySettings(use="webhook", options={"secret": "whsec_c2VjcmV0"})])
+    settings = make(
+        keys=[key],
+        notify=[NotifySettings(use="webhook", options={"secret": "whsec_c2VjcmV0"})],
+        plugin=[PluginSettings(use="x", options={"secret": "whsec_c2VjcmV0"})],
+    )
     for text in (repr(settings), str(settings), repr(settings.notify), repr([settings])):
         assert key not in text
         assert "whsec" not in text
