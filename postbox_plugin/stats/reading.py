@@ -115,6 +115,10 @@ class _Unpacked(RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
