@@ -58,7 +58,7 @@ def click_map(
         raise typer.BadParameter("standard input is either the message or clicks", param_hint="CLICKS")
     if body_type(message) == "text/mjml":
         raise typer.BadParameter(
-            f"{message} is MJML: give the message as it was sent, or its HTML", param_hint="MESSAGE"
+            f"{message} is MJML: give the message that was sent, or HTML", param_hint="MESSAGE"
         )
     data = read_input(message)
     aggregation = read(clicks, tag)
