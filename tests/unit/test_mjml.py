@@ -201,7 +201,7 @@ def test_defaults_in_several_places_are_one() -> None:
 def test_html_attributes_reach_components() -> None:
     """mj-html-attributes puts attributes on what a component with that class makes."""
     head = (
-        "<mj-html-attributes><mj-selector path='.cta a'>"
+        "<mj-html-attributes><mj-selector path='.cta a[target=\"_blank\"]'>"
         "<mj-html-attribute name='data-id'>a&b\"c</mj-html-attribute></mj-selector></mj-html-attributes>"
     )
     html = to_html(page(f"<mj-button css-class='cta' href='{URL}' postbox:tags='a:b'>x & y</mj-button>", head))
@@ -291,14 +291,14 @@ def folder(tmp_path: Path) -> Path:
         "<mj-body><mj-text><a href='https://example.com/m' postbox:tags='in:more'>x</a></mj-text></mj-body></mjml>"
     )
     (tmp_path / "parts" / "style.css").write_text("p > a { color: red }")
-    (tmp_path / "parts" / "raw.html").write_text("<tr><td>1 < 2</td></tr>")
+    (tmp_path / "parts" / "raw & more.html").write_text("<tr><td>1 < 2</td></tr>")
     return tmp_path
 
 
 def test_includes(folder: Path) -> None:
     """An included file, and what that includes, is as if it stood there; its tags arrive."""
     text = page(
-        "<mj-include path='./parts/raw.html' type='html' /></mj-column></mj-section>"
+        "<mj-include path='./parts/raw &amp; more.html' type='html' /></mj-column></mj-section>"
         "<mj-include path='parts/footer.mjml' /><mj-section><mj-column>",
         "<mj-include path='parts/style.css' type='css' />",
     )
@@ -323,7 +323,7 @@ def test_errors_in_what_is_included_name_that_file(folder: Path) -> None:
 
 def test_includes_that_go_wrong(folder: Path) -> None:
     """A missing file, a circle, a way out of the folder, and a template of no folder: each is said, with its line."""
-    (folder / "circle.mjml").write_text("<mj-include path='circle.mjml' />")
+    (folder / "circle.mjml").write_text("<mj-include path='parts/../circle.mjml' />")
     include = "\n<mj-include path='{}' />"
     for path, reason in (
         ("parts/none.mjml", "none.mjml: No such file or directory"),

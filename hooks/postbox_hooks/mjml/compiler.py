@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from html import unescape
 from typing import Final
 
 from lxml import etree
@@ -62,6 +63,8 @@ def _prepare(template: etree._Element, fonts: str) -> None:
         font.set("name", f"(?:{re.escape(name)})")
         # The address goes into a style sheet too, where "&amp;" means itself.
         font.set("href", font.get("href", "").replace("&amp;", "&"))
+    for selector in template.iter("mj-selector"):
+        selector.set("path", unescape(selector.get("path", "")))
     body = template.find("mj-body")
     assert body is not None  # load() saw to it
     # A font is only loaded where it is used, and what is kept aside may be where.

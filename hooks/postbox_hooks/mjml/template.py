@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from html import unescape
 from pathlib import Path
 from typing import Final
 
@@ -58,7 +59,7 @@ def load(text: str, origin: Origin, kept: Kept) -> etree._Element:
     else:
         if template.find("mj-head") is None:
             template.insert(0, etree.Element("mj-head"))
-        loader.include(template, template, origin, (origin.file,))
+        loader.include(template, template, origin, (_identity(origin),))
     if loader.found:
         raise MjmlError(loader.found)
     assert template is not None
@@ -75,7 +76,7 @@ class _Loader:
         self.found.extend(problems(root, origin.file))
         return root
 
-    def include(self, template: etree._Element, tree: etree._Element, origin: Origin, within: Sequence[str]) -> None:
+    def include(self, template: etree._Element, tree: etree._Element, origin: Origin, within: Sequence[Path]) -> None:
         """Put what it includes in the place of every ``mj-include`` of a tree.
 
         :param template: the whole template, whose head takes what stands in the head of an included one.
@@ -83,8 +84,8 @@ class _Loader:
         """
         for element in list(tree.iter("mj-include")):
             try:
-                inside = origin.of(element.get("path", ""))
-                if inside.file in within:
+                inside = origin.of(unescape(element.get("path", "")))
+                if _identity(inside) in within:
                     raise ValueError(f"{inside.file} includes itself")
                 text = Path(inside.file).read_text(encoding="utf-8")
             except (OSError, ValueError) as error:
@@ -94,7 +95,7 @@ class _Loader:
             _replace(element, self._pieces(template, element, text, inside, within))
 
     def _pieces(
-        self, template: etree._Element, element: etree._Element, text: str, origin: Origin, within: Sequence[str]
+        self, template: etree._Element, element: etree._Element, text: str, origin: Origin, within: Sequence[Path]
     ) -> list[etree._Element]:
         kind = element.get("type", "mjml")
         if kind in ("css", "html"):
@@ -107,7 +108,7 @@ class _Loader:
             _head(template).append(piece)
             return []
         root = self.checked(text, origin)
-        self.include(template, root, origin, (*within, origin.file))
+        self.include(template, root, origin, (*within, _identity(origin)))
         whole = root.find("mjml")
         if whole is None:
             return list(root)
@@ -115,6 +116,10 @@ class _Loader:
         if head is not None:
             _head(template).extend(list(head))
         return [] if body is None else list(body)
+
+
+def _identity(origin: Origin) -> Path:
+    return Path(origin.file).resolve()
 
 
 def _head(template: etree._Element) -> etree._Element:
