@@ -9,7 +9,7 @@ All brokers run on this machine. Kafka is librdkafka's mock cluster, and Kinesis
 everything and keeps nothing, so that the client is what is measured: moto, against which the notifiers are tested, is
 slower by far than what it stands for. A broker that is not installed is left out::
 
-    python tests/benchmarks/bench_brokers.py --rounds 5 --seconds 2
+    python tests/benchmarks/bench_brokers.py [redis nats ...] [--rounds 11] [--seconds 1]
 """
 
 from __future__ import annotations
@@ -390,7 +390,7 @@ def main(names: Sequence[str], rounds: int, seconds: float) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("brokers", nargs="*", default=list(PAIRS), help="which of them; all if none is named")
-    parser.add_argument("--rounds", type=int, default=5, help="how often each has its turn")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long a turn is")
+    parser.add_argument("--rounds", type=int, default=11, help="how often each has its turn")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long a turn is")
     arguments = parser.parse_args()
     main(arguments.brokers, arguments.rounds, arguments.seconds)
