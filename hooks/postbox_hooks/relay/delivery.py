@@ -57,7 +57,7 @@ class Delivery:
             first, *_ = recipients
             if await self._rewritten(message, [first], {}) != content:
                 return await self._to_each(transaction, recipients, message, trace)
-        return await transaction.data(_fitting(transaction, trace + content, trace + message))
+        return await transaction.data(_under(trace, content, message, transaction.size_limit))
 
     async def _to_each(
         self, transaction: Transaction, recipients: Mapping[str, Addressed], message: bytes, trace: bytes
@@ -70,7 +70,7 @@ class Delivery:
                 if address in before:
                     continue
                 content = await self._rewritten(message, [address], {RECIPIENT_TAG: address})
-                content = _fitting(transaction, trace + content, trace + message)
+                content = _under(trace, content, message, transaction.size_limit)
                 answers[address] = await transaction.data_to(command, content)
                 if transaction.lost and not answers[address].accepts:
                     break
@@ -88,7 +88,9 @@ class Delivery:
         return await asyncio.to_thread(self._rewrite, message, recipients, tags)
 
 
-def _fitting(transaction: Transaction, content: bytes, original: bytes) -> bytes:
-    """The message with tracking links, or without where they would make it too large for the upstream server."""
-    limit = transaction.size_limit
-    return original if 0 < limit < len(content) else content
+def _under(trace: bytes, content: bytes, message: bytes, limit: int) -> bytes:
+    """The message with tracking links below the trace header, or as it came where they would make it too large for the
+    upstream server.
+    """
+    fits = not limit or len(trace) + len(content) <= limit
+    return trace + (content if fits else message)
