@@ -14,6 +14,7 @@ import postbox_plugin
 
 MODULES = [
     "postbox_plugin",
+    "postbox_plugin.commands",
     "postbox_plugin.errors",
     "postbox_plugin.redirect",
     "postbox_plugin.testing",
@@ -24,6 +25,7 @@ MODULES = [
     "postbox_hooks.notify.rabbitmq",
     "postbox_hooks.notify.redis",
     "postbox_hooks.notify.webhook",
+    "postbox_hooks.relay.settings",
 ]
 
 

@@ -26,6 +26,7 @@ HEAVY = {
     "httpx",
     "aiohttp",
     "aiosmtpd",
+    "aiosmtplib",
     "sqlite3",
     "typer",
     "rich",

@@ -80,10 +80,10 @@ def test_entry_points(wheel: zipfile.ZipFile) -> None:
     found.read_string(read(wheel, "entry_points.txt"))
     assert found["console_scripts"]["postbox"] == "postbox_plugin.cli:main"
     assert {"log", "webhook"} <= set(found["postbox.notifiers"])
-    assert "demo" in found["postbox.commands"]
+    assert {"demo", "relay"} <= set(found["postbox.commands"])
 
 
-@pytest.mark.parametrize("group", ["console_scripts", "postbox.notifiers", "postbox.commands"])
+@pytest.mark.parametrize("group", ["console_scripts", "postbox.notifiers", "postbox.commands", "postbox.tables"])
 def test_entry_points_load(group: str) -> None:
     """Every entry point of ours names something that is there."""
     ours = [point for point in entry_points(group=group) if point.dist and point.dist.name == "postbox-plugin"]
@@ -97,7 +97,7 @@ def test_extras(wheel: zipfile.ZipFile) -> None:
     extras = {
         line.partition(": ")[2] for line in read(wheel, "METADATA").splitlines() if line.startswith("Provides-Extra")
     }
-    assert {"webhook", "django", "mjml", "demo"} <= extras
+    assert {"webhook", "django", "mjml", "demo", "relay"} <= extras
 
 
 @pytest.mark.skipif(
