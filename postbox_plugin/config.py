@@ -121,7 +121,7 @@ def load_table(
             raise error.at(variable) from None
     place = f"the table [{name}]" if path is not None else f"a postbox.toml, or set POSTBOX_{name.upper()}_..."
     try:
-        return construct(factory, values | given, name, "the environment" if path is None else str(path), place)
+        return construct(factory, {**values, **given}, name, "the environment" if path is None else str(path), place)
     except SettingsError as error:
         sources = set_here | dict.fromkeys(given, "the command line")
         blamed = (source for option, source in sources.items() if _concerns(error.key, f"{name}.{option}"))
