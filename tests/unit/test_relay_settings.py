@@ -182,3 +182,13 @@ def test_what_cannot_work_is_refused(given: dict[str, Any], key: str, complaint:
 def test_who_may_send(given: dict[str, Any], trusted: list[str]) -> None:
     """This machine, unless users or networks are named."""
     assert [str(network) for network in RelaySettings(**{**UPSTREAM, **given}).trusted] == trusted
+
+
+def test_the_example_is_one() -> None:
+    """`examples/relay/postbox.toml` has only settings that exist, for the relay and for the rest."""
+    path = Path(__file__).parents[2] / "examples" / "relay" / "postbox.toml"
+    environ = {"POSTBOX_KEY": "A" * 43, "SMTP_PASSWORD": "1", "SHOP_PASSWORD": "2", "WIKI_PASSWORD": "3"}
+    assert load(path, environ).domain == "click.example.com"
+    settings = load_table(path, environ, "relay", RelaySettings, {})
+    assert settings.users == {"shop": "2", "wiki": "3"}
+    assert [str(network) for network in settings.trusted] == ["10.1.2.0/24"]
