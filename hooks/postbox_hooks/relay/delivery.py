@@ -17,9 +17,6 @@ __all__ = ["RECIPIENT_TAG", "Delivery", "Rewrite"]
 RECIPIENT_TAG: Final = "recipient"
 """The message tag that tells whose copy it was, in the clicks of a mail that was split."""
 
-IN_LOOP_BYTES: Final = 16 * 1024
-"""What is rewritten sooner than handed to a thread, and keeps the other clients waiting for less than they notice."""
-
 Rewrite = Callable[[bytes, Sequence[str], Mapping[str, str]], bytes]
 """Rewrites a message for these recipients, with these message tags; gives the message itself back if it leaves it
 alone.
@@ -83,8 +80,7 @@ class Delivery:
         return summary(answers.values(), len(recipients))
 
     async def _rewritten(self, message: bytes, recipients: Sequence[str], tags: Mapping[str, str]) -> bytes:
-        if len(message) <= IN_LOOP_BYTES:
-            return self._rewrite(message, recipients, tags)
+        # In a thread, however small it is: plugins may take their time.
         return await asyncio.to_thread(self._rewrite, message, recipients, tags)
 
 
