@@ -57,9 +57,7 @@ def click_map(
     if message == STDIN and STDIN in clicks:
         raise typer.BadParameter("standard input is either the message or clicks", param_hint="CLICKS")
     if body_type(message) == "text/mjml":
-        raise typer.BadParameter(
-            f"{message} is MJML: give the message that was sent, or HTML", param_hint="MESSAGE"
-        )
+        raise typer.BadParameter(f"{message} is MJML: give the message that was sent, or HTML", param_hint="MESSAGE")
     data = read_input(message)
     aggregation = read(clicks, tag)
     page = page_of(text_of(message, data) if body_type(message) else data, aggregation, remote_images=remote_images)

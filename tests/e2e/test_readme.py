@@ -26,7 +26,9 @@ from postbox_hooks.notify.rabbitmq import RabbitMQNotifier
 from postbox_hooks.notify.redis import RedisNotifier
 from postbox_hooks.notify.sqs import SqsNotifier
 from postbox_hooks.notify.webhook import WebhookNotifier
+from postbox_hooks.relay.settings import RelaySettings
 from postbox_plugin import Click, Postbox, hookspecs, new_key
+from postbox_plugin.config import load_table
 from postbox_plugin.settings import NotifySettings, PluginSettings, ServeSettings, Settings, from_mapping
 from postbox_plugin.testing import sample_click
 
@@ -168,6 +170,28 @@ def test_the_options_of_notifiers_are_the_code_s(name: str, notifier: type) -> N
     """Every option of a shipped notifier stands in its table, and nothing else does."""
     options = inspect.signature(notifier).parameters
     assert [re.findall(r"`(\w+)`", row[0])[0] for row in rows(f"`{name}` option")] == list(options)
+
+
+def test_the_relay_s_table_is_the_code_s() -> None:
+    """Every setting of the relay stands in its table with its default, and nothing else does."""
+    shown = {re.findall(r"`(\w+)`", row[0])[0]: row[1].strip("`") for row in rows("`relay` setting")}
+    options = inspect.signature(RelaySettings).parameters
+    assert list(shown) == list(options)
+    real = RelaySettings(upstream="smtp.example.com:587")
+    for name, value in shown.items():
+        if value:
+            default = getattr(real, name)
+            assert tomllib.loads(f"value = {value}")["value"] == (list(default) if name == "networks" else default), (
+                name
+            )
+
+
+def test_the_relay_s_configuration_is_one(tmp_path: Path) -> None:
+    """The table [relay] of the README has only settings that exist."""
+    (tmp_path / "postbox.toml").write_text(blocks("toml")[1])
+    environ = {"SMTP_PASSWORD": "secret"}
+    settings = load_table(tmp_path / "postbox.toml", environ, "relay", RelaySettings, {})
+    assert (settings.upstream_password, settings.listen) == ("secret", "127.0.0.1:2525")
 
 
 def test_every_hook_is_in_the_table_with_its_signature() -> None:

@@ -94,14 +94,27 @@ def test_help_lists_every_command_with_its_purpose(run: Run) -> None:
     """The help lists the commands, our own and those found by entry point, and the exit codes."""
     ran = run("--help")
     assert ran.code == 0
-    for name in ("demo", "serve", "rewrite", "explain", "open", "check", "keys", "plugins", "outbox", "stats", "map"):
+    for name in (
+        "demo",
+        "relay",
+        "serve",
+        "rewrite",
+        "explain",
+        "open",
+        "check",
+        "keys",
+        "plugins",
+        "outbox",
+        "stats",
+        "map",
+    ):
         assert f"\n  {name} " in ran.text
     assert "Exit codes: 0 it worked; 1 it did not; 2 the command or the settings" in " ".join(ran.text.split())
 
 
 @pytest.mark.parametrize(
     "command",
-    ["serve", "rewrite", "explain", "open", "check", "keys new", "plugins", "stats", "map"]
+    ["serve", "relay", "rewrite", "explain", "open", "check", "keys new", "plugins", "stats", "map"]
     + [f"outbox {name}" for name in ("status", "list", "retry", "resume", "purge")],
 )
 def test_every_command_has_an_example(run: Run, command: str) -> None:

@@ -15,6 +15,7 @@ from postbox_plugin.errors import MissingExtra
 
 MODULES = [
     "postbox_plugin",
+    "postbox_plugin.commands",
     "postbox_plugin.errors",
     "postbox_plugin.redirect",
     "postbox_plugin.stats",
@@ -39,6 +40,7 @@ MODULES = [
     "postbox_hooks.notify.sqs",
     "postbox_hooks.notify.webhook",
     "postbox_hooks.optouts",
+    "postbox_hooks.relay.settings",
 ]
 
 

@@ -82,11 +82,12 @@ def test_entry_points(wheel: zipfile.ZipFile) -> None:
     assert {"machines", "mjml"} <= set(found["postbox"])
     assert {"leave-alone", "optouts"} <= set(found["postbox.optional"])
     assert {"log", "webhook"} <= set(found["postbox.notifiers"])
-    assert "demo" in found["postbox.commands"]
+    assert {"demo", "relay"} <= set(found["postbox.commands"])
 
 
 @pytest.mark.parametrize(
-    "group", ["console_scripts", "postbox", "postbox.optional", "postbox.notifiers", "postbox.commands"]
+    "group",
+    ["console_scripts", "postbox", "postbox.optional", "postbox.notifiers", "postbox.commands", "postbox.tables"],
 )
 def test_entry_points_load(group: str) -> None:
     """Every entry point of ours names something that is there."""
@@ -101,7 +102,7 @@ def test_extras(wheel: zipfile.ZipFile) -> None:
     extras = {
         line.partition(": ")[2] for line in read(wheel, "METADATA").splitlines() if line.startswith("Provides-Extra")
     }
-    assert {"webhook", "django", "mjml", "demo"} <= extras
+    assert {"webhook", "django", "mjml", "demo", "relay"} <= extras
     assert {"aiosmtplib", "fastapi-mail", "flask-mail", "flask-mailman"} <= extras
     assert {"anymail", "boto3", "emails"} <= extras
 

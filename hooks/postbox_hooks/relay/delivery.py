@@ -17,9 +17,6 @@ __all__ = ["RECIPIENT_TAG", "Delivery", "Rewrite"]
 RECIPIENT_TAG: Final = "recipient"
 """The message tag that tells whose copy it was, in the clicks of a mail that was split."""
 
-IN_LOOP_BYTES: Final = 16 * 1024
-"""What is rewritten sooner than handed to a thread, and keeps the other clients waiting for less than they notice."""
-
 Rewrite = Callable[[bytes, Sequence[str], Mapping[str, str]], bytes]
 """Rewrites a message for these recipients, with these message tags; gives the message itself back if it leaves it
 alone.
@@ -57,7 +54,7 @@ class Delivery:
             first, *_ = recipients
             if await self._rewritten(message, [first], {}) != content:
                 return await self._to_each(transaction, recipients, message, trace)
-        return await transaction.data(_fitting(transaction, trace + content, trace + message))
+        return await transaction.data(_under(trace, content, message, transaction.size_limit))
 
     async def _to_each(
         self, transaction: Transaction, recipients: Mapping[str, Addressed], message: bytes, trace: bytes
@@ -70,7 +67,7 @@ class Delivery:
                 if address in before:
                     continue
                 content = await self._rewritten(message, [address], {RECIPIENT_TAG: address})
-                content = _fitting(transaction, trace + content, trace + message)
+                content = _under(trace, content, message, transaction.size_limit)
                 answers[address] = await transaction.data_to(command, content)
                 if transaction.lost and not answers[address].accepts:
                     break
@@ -83,12 +80,13 @@ class Delivery:
         return summary(answers.values(), len(recipients))
 
     async def _rewritten(self, message: bytes, recipients: Sequence[str], tags: Mapping[str, str]) -> bytes:
-        if len(message) <= IN_LOOP_BYTES:
-            return self._rewrite(message, recipients, tags)
+        # In a thread, however small it is: plugins may take their time.
         return await asyncio.to_thread(self._rewrite, message, recipients, tags)
 
 
-def _fitting(transaction: Transaction, content: bytes, original: bytes) -> bytes:
-    """The message with tracking links, or without where they would make it too large for the upstream server."""
-    limit = transaction.size_limit
-    return original if 0 < limit < len(content) else content
+def _under(trace: bytes, content: bytes, message: bytes, limit: int) -> bytes:
+    """The message with tracking links below the trace header, or as it came where they would make it too large for the
+    upstream server.
+    """
+    fits = not limit or len(trace) + len(content) <= limit
+    return trace + (content if fits else message)

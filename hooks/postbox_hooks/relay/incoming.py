@@ -62,6 +62,6 @@ async def _up_to(reader: asyncio.StreamReader, separator: bytes) -> bytes:
 def _without_dots(pieces: list[bytes], size: int, limit: int) -> bytes | None:
     if size > limit:
         return None
-    message = b"".join((_LINE, *pieces))
+    message = b"".join(pieces)
     pieces.clear()
-    return message.replace(b"\r\n.", _LINE)[len(_LINE) :]
+    return message.removeprefix(b".").replace(b"\r\n.", _LINE)

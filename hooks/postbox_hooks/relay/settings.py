@@ -32,24 +32,24 @@ class HostAndPort(NamedTuple):
 class RelaySettings:
     """What ``postbox relay`` listens on, who may send, and where the mail goes.
 
-    :ivar upstream: the mail server that everything goes to, ``host:port``.
-    :ivar upstream_tls: ``starttls``, ``tls`` from the first byte, or ``none``.
-    :ivar upstream_ca_file: a PEM file with the authorities to trust in place of the system's.
-    :ivar upstream_user: who to log in as there; not at all if empty.
-    :ivar upstream_password: the password for it.
-    :ivar listen: where clients connect to, ``host:port``.
-    :ivar cert: the certificate chain for the clients' STARTTLS, a PEM file; none is offered if empty.
-    :ivar key: its private key, a PEM file.
-    :ivar users: who may send, after AUTH: names and passwords.
-    :ivar networks: who may send without. Without ``users`` and ``networks``, this machine.
-    :ivar plaintext_auth: take and send passwords over connections that are not encrypted.
-    :ivar split: send a mail to several recipients as one to each, so that each gets tracking links of their own.
-    :ivar size_limit: the most bytes of a mail.
-    :ivar connections: the most connections to the upstream server, which are the most mails in hand; further clients
+    :param upstream: the mail server that everything goes to, ``host:port``.
+    :param upstream_tls: ``starttls``, ``tls`` from the first byte, or ``none``.
+    :param upstream_ca_file: a PEM file with the authorities to trust in place of the system's.
+    :param upstream_user: who to log in as there; not at all if empty.
+    :param upstream_password: the password for it.
+    :param listen: where clients connect to, ``host:port``.
+    :param cert: the certificate chain for the clients' STARTTLS, a PEM file; none is offered if empty.
+    :param key: its private key, a PEM file.
+    :param users: who may send, after AUTH: names and passwords.
+    :param networks: who may send without. Without ``users`` and ``networks``, this machine.
+    :param plaintext_auth: take and send passwords over connections that are not encrypted.
+    :param split: send a mail to several recipients as one to each, so that each gets tracking links of their own.
+    :param size_limit: the most bytes of a mail.
+    :param connections: the most connections to the upstream server, which are the most mails in hand; further clients
         wait.
-    :ivar idle_timeout: seconds that a connection to the upstream server is kept for the next mail.
-    :ivar timeout: seconds to wait for an answer of the upstream server, and for the next command of a client.
-    :ivar hostname: the name of this machine in EHLO and ``Received``; what the system says if empty.
+    :param idle_timeout: seconds that a connection to the upstream server is kept for the next mail.
+    :param timeout: seconds to wait for an answer of the upstream server, and for the next command of a client.
+    :param hostname: the name of this machine in EHLO and ``Received``; what the system says if empty.
     :raises SettingsError: naming the setting, what is wrong and what to write.
     """
 

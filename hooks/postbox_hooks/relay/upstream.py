@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import ssl
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -22,8 +23,13 @@ __all__ = ["Connection", "Lost", "Upstream"]
 CONNECT_SECONDS: Final = 60.0
 """For everything until the first mail: some servers let strangers wait for their greeting."""
 QUIT_SECONDS: Final = 2.0
+GO_ON: Final = 354
 CLOSING: Final = 421
 """The reply code of a server that is about to hang up, in answer to anything (RFC 5321, 3.8)."""
+
+
+# Whoever hands on a CR or LF that stands alone lets a server behind see the end of a message where there is none.
+_LINE_ENDING: Final = re.compile(rb"\r\n|\r|\n")
 
 
 class Lost(Exception):
@@ -82,16 +88,19 @@ class Connection:
         :raises Lost: if no answer comes, which leaves open whether the message was taken.
         """
         with self._closing_unless_answered():
-            try:
-                response = await self._smtp.data(content)
-            except aiosmtplib.SMTPDataError as error:
-                answer = Answer(error.code, error.message)
-                if not answer.refuses:  # 250 where 354 was due takes no message
-                    raise Lost(LOST, f"it answered {answer.code}") from None
-                if answer.code == CLOSING:
-                    self.close()
-                return answer
-            return Answer(response.code, response.message)
+            response = await self._smtp.execute_command(b"DATA")
+            if response.code == GO_ON and self._smtp.protocol is not None:
+                # aiosmtplib's own `data` goes through every line of a message twice, which is a third of all the work.
+                self._smtp.protocol.write(_on_the_wire(content))
+                response = await self._smtp.protocol.read_response(timeout=self._smtp.timeout)
+            elif response.code < 400:  # 250 where 354 was due takes no message
+                raise Lost(LOST, f"it answered {response.code}")
+            answer = Answer(response.code, response.message)
+            if not (answer.accepts or answer.refuses):
+                raise Lost(LOST, f"it answered {answer.code}")
+            if answer.code == CLOSING:
+                self.close()
+            return answer
 
     async def quit(self) -> None:
         """Take leave and close, within a moment."""
@@ -234,6 +243,17 @@ class Upstream:
         connection = Connection(smtp)
         self._extensions, self._size_limit = connection.extensions, connection.size_limit
         return connection
+
+
+def _on_the_wire(content: bytes) -> bytes:
+    """A message as it follows 354: lines end in CR LF, and one that begins with a dot has another one before it
+    (RFC 5321, 4.5.2).
+    """
+    if not content.count(b"\r\n") == content.count(b"\n") == content.count(b"\r"):
+        content = _LINE_ENDING.sub(b"\r\n", content)
+    end = b".\r\n" if content.endswith(b"\r\n") else b"\r\n.\r\n"
+    begin = b"." if content.startswith(b".") else b""
+    return b"".join((begin, content.replace(b"\r\n.", b"\r\n.."), end))
 
 
 async def _greet(smtp: aiosmtplib.SMTP) -> None:
