@@ -188,7 +188,8 @@ def test_the_relay_s_table_is_the_code_s() -> None:
 
 def test_the_relay_s_configuration_is_one(tmp_path: Path) -> None:
     """The table [relay] of the README has only settings that exist."""
-    (tmp_path / "postbox.toml").write_text(blocks("toml")[1])
+    (config,) = [block for block in blocks("toml") if "[relay]" in block]
+    (tmp_path / "postbox.toml").write_text(config)
     environ = {"SMTP_PASSWORD": "secret"}
     settings = load_table(tmp_path / "postbox.toml", environ, "relay", RelaySettings, {})
     assert (settings.upstream_password, settings.listen) == ("secret", "127.0.0.1:2525")
