@@ -28,7 +28,7 @@ _ENCODED_LINE: Final = 76  # RFC 2045, 6.7, rule 5, and 6.8
 _SOFT_BREAK: Final = re.compile(rb"=\r?\n\Z")
 # RFC 2045, 6.7, rule 3, has the white space deleted, which makes a soft line break of it; most decoders do not.
 _AMBIGUOUS_BREAK: Final = re.compile(rb"=(?:[ \t]+\r?\n|\r(?!\n))")
-_QP_LITERAL: Final = frozenset(range(0x20, 0x7F)) - {ord("=")} | {ord("\t")}
+_TO_BE_QUOTED: Final = re.compile(rb"[^\t\x20-\x3c\x3e-\x7e]")
 
 
 def is_plain(encoding: str) -> bool:
@@ -250,17 +250,20 @@ def _qp_block(
 
 def _qp(content: bytes, newline: bytes) -> bytes:
     """Content without a line break of its own as quoted-printable, in lines of at most 76 characters."""
-    units = [bytes((byte,)) if byte in _QP_LITERAL else b"=%02X" % byte for byte in content]
-    if units and units[-1] in (b" ", b"\t"):
-        units[-1] = b"=%02X" % content[-1]
+    quoted = _TO_BE_QUOTED.sub(_quoted, content)
+    if quoted.endswith((b" ", b"\t")):
+        quoted = quoted[:-1] + b"=%02X" % quoted[-1]
     lines: list[bytes] = []
-    current: list[bytes] = []
-    length = 0
-    for unit in units:
-        if length + len(unit) >= _ENCODED_LINE:  # room for the "=" of a soft break
-            lines.append(b"".join(current))
-            current, length = [], 0
-        current.append(unit)
-        length += len(unit)
-    lines.append(b"".join(current))
+    start = 0
+    room = _ENCODED_LINE - 1  # for the "=" of a soft break
+    while len(quoted) - start > room:
+        end = start + room
+        cut = quoted.find(b"=", end - 2, end)  # a soft break does not part "=3D"
+        lines.append(quoted[start : end if cut < 0 else cut])
+        start += len(lines[-1])
+    lines.append(quoted[start:])
     return (b"=" + newline).join(lines)
+
+
+def _quoted(match: re.Match[bytes]) -> bytes:
+    return b"=%02X" % match[0][0]
