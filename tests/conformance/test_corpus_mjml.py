@@ -10,13 +10,11 @@ import html5lib  # type: ignore[import-untyped]
 import pytest
 from conformance.corpus import files, installation, needs_corpus
 from conformance.opinions import Node, html5lib_nodes
-from mjml import mjml_to_html  # type: ignore[import-untyped]
-from mjml.elements.mj_social_element import defaultSocialNetworks  # type: ignore[import-untyped]
 
 from postbox_hooks.mjml import to_html
 from postbox_plugin import Report
 
-pytestmark = needs_corpus
+pytestmark = [needs_corpus, pytest.mark.extra("mjml")]
 
 TEMPLATES = [pytest.param(path, id=path.name.removeprefix("templates__")) for path in files("mjml")]
 
@@ -51,6 +49,8 @@ def source_of(path: Path) -> str:
 @pytest.mark.parametrize("path", TEMPLATES)
 def test_a_template_is_compiled_as_the_library_compiles_it(path: Path) -> None:
     """html5lib sees the same elements, attributes and texts in what we make of it, but for the names of a carousel."""
+    from mjml import mjml_to_html  # type: ignore[import-untyped]
+
     ours = to_html(source_of(path), file=str(path))
     name = name_of(path)
     if name in ALONE_IT_FAILS:
@@ -112,6 +112,8 @@ def test_every_tag_arrives(path: Path) -> None:
         for number, (name, attributes) in enumerate(written)
         if attributes.get("href") or (name == "a" and "href" in attributes)
     }
+    from mjml.elements.mj_social_element import defaultSocialNetworks  # type: ignore[import-untyped]
+
     arrived: set[int] = set()
     for link in report.links:
         if link.url.startswith("#") and not link.tags:

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import html5lib  # type: ignore[import-untyped]
 import pytest
-from mjml import mjml_to_html  # type: ignore[import-untyped]
 
 from postbox_hooks.mjml import MjmlCompiler, MjmlError, to_html
 from postbox_plugin import Postbox, Settings, new_key
 from postbox_plugin.errors import MissingExtra
+
+pytestmark = pytest.mark.extra("mjml")
 
 SETTINGS = Settings(domain="click.example.com", keys=[new_key()], strict=True)
 URL = "https://example.com/"
@@ -186,6 +187,8 @@ def test_fonts_and_styles_work_for_what_is_kept_aside() -> None:
 def test_nothing_is_left_of_what_was_put_in(content: str) -> None:
     """What we make is what the library makes, where that makes no mistake: no mark or comment of ours is in it."""
     template = page(f"<mj-text>{content}</mj-text>")
+    from mjml import mjml_to_html  # type: ignore[import-untyped]
+
     assert to_html(template) == mjml_to_html(template).html
 
 
