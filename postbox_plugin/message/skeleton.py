@@ -18,8 +18,8 @@ MAX_HEADER_BYTES: Final = 1 << 20
 MAX_PARAMETER_BYTES: Final = 1 << 14
 """The longest Content-Type or Content-Disposition: the time that parsers take for parameters grows with its square."""
 
-_HEAD: Final = 4096
-_TAIL: Final = 1024
+_HEAD: Final = 512
+_TAIL: Final = 128
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _PARAMETERS = re.compile(rb"^Content-(?:Type|Disposition)[ \t]*:(?:[^\n]*+\n[ \t])*+[^\n]*+", re.I | re.M)
 _NOT_AT_LINE_END = re.compile(rb"[^\r\n-](?=[^\r\n-])")
