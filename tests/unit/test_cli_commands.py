@@ -263,6 +263,7 @@ FOOTER = """<mj-section><mj-column>
 FROM_AND_TO = ("--sender", "a@example.com", "-r", "b@example.com")
 
 
+@pytest.mark.extra("mjml")
 def test_mjml(run: Run, folder: Path) -> None:
     """A file of MJML is rewritten and explained as the HTML that it stands for, with what it includes."""
     (folder / "mails" / "parts").mkdir(parents=True)
@@ -278,6 +279,7 @@ def test_mjml(run: Run, folder: Path) -> None:
     assert explained.rows[-1][2:] == ["a", "tracked", "https://example.com/?a=1&copy=2", "a: b"]
 
 
+@pytest.mark.extra("mjml")
 def test_mjml_that_is_wrong(run: Run, folder: Path) -> None:
     """What is wrong with a template is said with file, line and component, and nothing else is printed."""
     (folder / "offer.mjml").write_text(f"<mjml><mj-body>\n{FOOTER.replace('mj-button', 'mj-buton')}</mj-body></mjml>")
