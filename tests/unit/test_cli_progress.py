@@ -137,6 +137,7 @@ def test_a_stop_tells_what_is_left_to_deliver(tmp_path: Path) -> None:
     assert left[0] <= 6
 
 
+@pytest.mark.extra("webhook")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_draining_on_a_terminal(folder: Path, workers: int) -> None:
     """The bar stands there while the last clicks are on their way, and is gone when the service ends."""
