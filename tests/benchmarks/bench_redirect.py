@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -138,7 +139,16 @@ def main() -> None:
                 for name, port in ports.items():
                     found = ask(port, token, connections, options.seconds)
                     results.setdefault((name, connections), []).append(found)
+                    if name in ours:
+                        rest(Path(folder, f"{name}.jsonl"))
     show(results)
+
+
+def rest(path: Path) -> None:
+    """Wait until the clicks of a turn are delivered: the next turn is not theirs."""
+    size = -1
+    while size != (size := path.stat().st_size):
+        time.sleep(0.5)
 
 
 def show(results: dict[tuple[str, int], list[Measured]]) -> None:
