@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tornado.netutil import bind_sockets
 
@@ -71,12 +71,31 @@ def bind(scheme: str, where: str, setting: str) -> Listening:
         raise SettingsError(f"serve.{setting}", problem, fix) from error
 
 
+class _Shared(socket.socket):
+    """A socket that other processes listen on too: it takes one connection each time that the loop looks.
+
+    Tornado would take a hundred at once, and leave none to the others.
+    """
+
+    _took = False
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        self._took = not self._took
+        if not self._took:
+            raise BlockingIOError
+        try:
+            return super().accept()
+        except OSError:
+            self._took = False
+            raise
+
+
 def inherited(scheme: str, host: str, descriptors: Sequence[int]) -> Listening:
     """Sockets that the parent process bound.
 
     :param descriptors: their file descriptors.
     """
-    sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+    sockets: list[socket.socket] = [_Shared(fileno=descriptor) for descriptor in descriptors]
     for one in sockets:
         one.set_inheritable(False)
     return Listening(scheme, host, sockets)
