@@ -37,7 +37,7 @@ UNSAVED: Final = 0.1
 """Seconds after which to look again for what could not be written."""
 GIVE_WAY: Final = 0.1
 """Seconds between fetches while readers are in a rush: their clicks are safe on disk, and can be delivered after it."""
-TELL_EVERY: Final = 60.0
+TELL_EVERY: Final = 10.0
 """Seconds between lines of the log about one notifier that fails now and then."""
 START_CAP: Final = 60.0
 """The longest pause between attempts to start a notifier, in seconds."""

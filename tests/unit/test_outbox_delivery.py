@@ -581,10 +581,11 @@ def test_retries_come_by_themselves(tmp_path: Path) -> None:
 
 
 def test_the_log_has_the_first_failure_and_the_first_success_after_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One click that fails is enough to be told why; many are not told one by one, nor are the next ones at once."""
     caplog.set_level(logging.INFO, "postbox.outbox")
+    monkeypatch.setattr("postbox_plugin.outbox.delivery.TELL_EVERY", 3600.0)
     log = Recorder()
 
     async def main() -> None:
