@@ -24,6 +24,12 @@ python3() {{
     chmod +x "$3/bin/pip"
 }}
 """
+# Who is started in the background of a script ignores Ctrl-C, and so would all that it starts.
+_HEED_CTRL_C: Final = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
 _START: Final = 30.0
 
 
@@ -95,7 +101,7 @@ def running(text: str, folder: Path, name: str, **variables: str) -> Iterator[Pr
     log = folder / f"{name}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", _PRELUDE + text],
+            [sys.executable, "-c", _HEED_CTRL_C, "bash", "-euo", "pipefail", "-c", _PRELUDE + text],
             cwd=folder,
             env=_environment(variables),
             stdout=output,
