@@ -37,6 +37,8 @@ UNSAVED: Final = 0.1
 """Seconds after which to look again for what could not be written."""
 GIVE_WAY: Final = 0.1
 """Seconds between fetches while readers are in a rush: their clicks are safe on disk, and can be delivered after it."""
+TELL_EVERY: Final = 10.0
+"""Seconds between lines of the log about one notifier that fails now and then."""
 START_CAP: Final = 60.0
 """The longest pause between attempts to start a notifier, in seconds."""
 
@@ -80,6 +82,8 @@ class Courier:
         self._counts = counts
         self._chance = chance
         self._breaker = Breaker(chance)
+        self._told_failing = False
+        self._told_at = -TELL_EVERY
         self._progress = Progress(notifier.name)
         self._ready: deque[Job] = deque()
         self._in_flight: dict[int, Job] = {}
@@ -164,6 +168,7 @@ class Courier:
     def hurry(self) -> None:
         """Forget failures, and look for retries that are due: a person asked for it."""
         self._breaker.reset()
+        self._told_failing, self._told_at = False, -TELL_EVERY
         self.look()
 
     def look(self) -> None:
@@ -374,20 +379,29 @@ class Courier:
             self._progress.failed(job, Row("retry", job.tries, job.first, now(), describe(error)))
         except Exception as error:
             after = error.after if isinstance(error, RetryLater) else 0.0
-            was_open = self._breaker.opened
             self._breaker.failed(self._steady_clock(), opened, after)
-            if self._breaker.opened and not was_open:  # once, and not for each call that was on its way
-                log.warning(
-                    "notifier %s fails: %s. It is tried again now and then", self.notifier.name, describe(error)
-                )
+            self._tell(error)
             self._again(job, error, after)
         else:
             self._progress.settled(job)
             self._counts.deliveries[self.notifier.name, "delivered"] += 1
-            if self._breaker.opened:
+            if self._told_failing:
+                self._told_failing = False
                 log.info("notifier %s takes clicks again", self.notifier.name)
+            if self._breaker.opened:
                 self.wake()
             self._breaker.reset()
+
+    def _tell(self, error: Exception) -> None:
+        """Say that the notifier fails: at its first failure, since somebody may just be trying it out, but not for each
+        of the calls that are on their way, nor at each failure of one that fails now and then.
+        """
+        now = self._steady_clock()
+        if not self._told_failing and (self._breaker.opened or now - self._told_at >= TELL_EVERY):
+            self._told_failing, self._told_at = True, now
+            log.warning(
+                "notifier %s fails: %s. Its clicks are kept, and tried again", self.notifier.name, describe(error)
+            )
 
     def _again(self, job: Job, error: Exception, after: float) -> None:
         now = self._clock()

@@ -296,8 +296,7 @@ def test_connection_refused(unused_port: int) -> None:
     """Where nobody listens, the error names the host and why."""
     with pytest.raises(WebhookError) as caught:
         asyncio.run(deliver(f"http://127.0.0.1:{unused_port}/hook?query-secret"))
-    assert str(caught.value).startswith(f"cannot connect to 127.0.0.1:{unused_port}: ")
-    assert "refused" in str(caught.value) or "Connect call failed" in str(caught.value)
+    assert str(caught.value) == f"cannot connect to 127.0.0.1:{unused_port}: Connection refused"
 
 
 def test_tls_where_there_is_none(httpserver: HTTPServer) -> None:

@@ -580,6 +580,32 @@ def test_retries_come_by_themselves(tmp_path: Path) -> None:
     assert rows(tmp_path) == rows(tmp_path, "delivery") == 0
 
 
+def test_the_log_has_the_first_failure_and_the_first_success_after_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One click that fails is enough to be told why; many are not told one by one, nor are the next ones at once."""
+    caplog.set_level(logging.INFO, "postbox.outbox")
+    monkeypatch.setattr("postbox_plugin.outbox.delivery.TELL_EVERY", 3600.0)
+    log = Recorder()
+
+    async def main() -> None:
+        outbox = Outbox(tmp_path, [log.notifier])
+        await outbox.start()
+        for event_id in ("one", "two"):  # fewer failures than open the breaker
+            log.fail = lambda event_id: ConnectionError("nobody there")
+            await put(outbox, *ids(3, event_id))
+            await until(lambda: _retries(outbox, 3))
+            log.fail = lambda event_id: None
+            await until(lambda: _retries(outbox, 0))
+        await outbox.stop()
+
+    run(main())
+    assert [record.message for record in caplog.records] == [
+        "notifier log fails: ConnectionError: nobody there. Its clicks are kept, and tried again",
+        "notifier log takes clicks again",
+    ]
+
+
 def test_a_click_that_is_never_taken_becomes_a_dead_letter_and_can_be_sent_again(tmp_path: Path) -> None:
     """After retry_for it is listed as dead, others are not held up, and ``retry`` gives it a new life."""
     log, clock = Recorder(retry_for=3600.0), Clock()

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -180,7 +181,7 @@ class WebhookNotifier:
             why = getattr(error.certificate_error, "verify_message", "") or type(error.certificate_error).__name__
             return f"the certificate of {self._host} is not trusted: {why}. Does ca_file lack its authority?"
         if isinstance(error, aiohttp.ClientConnectorError):
-            return f"cannot connect to {self._host}: {error.os_error.strerror or type(error.os_error).__name__}"
+            return f"cannot connect to {self._host}: {_why(error.os_error)}"
         if isinstance(error, aiohttp.ClientConnectionError):
             return f"{self._host} closed the connection without an answer"
         return f"{self._host} did not answer in HTTP ({type(error).__name__})"
@@ -216,6 +217,13 @@ async def _finish(response: aiohttp.ClientResponse) -> None:
             raise
     except aiohttp.ClientError:
         pass
+
+
+def _why(error: OSError) -> str:
+    """The system's words. asyncio has the address in their place."""
+    if error.errno and (error.strerror or "").startswith("Connect call failed"):
+        return os.strerror(error.errno)
+    return error.strerror or type(error).__name__
 
 
 def _described(status: int) -> str:
