@@ -39,10 +39,13 @@ def settings(port: int, **changes: Any) -> RelaySettings:
 
 
 @contextmanager
-def running_relay(given: RelaySettings, postbox: Postbox | None, *, stop_limit: float = 5.0) -> Iterator[int]:
+def running_relay(
+    given: RelaySettings, postbox: Postbox | None, *, quick: bool = True, stop_limit: float = 5.0
+) -> Iterator[int]:
     """Run a relay in a thread of its own; its port is the value.
 
     :param postbox: what does the rewriting; ``None`` for none.
+    :param quick: whether small mails are rewritten in the loop.
     """
 
     def rewrite(message: bytes, recipients: Sequence[str], tags: Mapping[str, str]) -> bytes:
@@ -56,9 +59,10 @@ def running_relay(given: RelaySettings, postbox: Postbox | None, *, stop_limit: 
         port = address.port
         started.set()
 
-    with in_a_thread(
-        lambda stopping: relay(given, rewrite, stop_limit=stop_limit, stopping=stopping, ready=ready), started
-    ):
+    def serve(stopping: asyncio.Event) -> Any:
+        return relay(given, rewrite, quick=quick, stop_limit=stop_limit, stopping=stopping, ready=ready)
+
+    with in_a_thread(serve, started):
         yield port
 
 

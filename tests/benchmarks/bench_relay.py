@@ -110,6 +110,7 @@ def ours(port: int, rewrite: Rewrite, ready: Connection) -> Any:
     return relay(
         settings,
         rewrite,
+        quick=True,
         stop_limit=1.0,
         stopping=asyncio.Event(),
         ready=lambda address: ready.send(address.port),

@@ -53,13 +53,15 @@ def relay(
     def rewrite(message: bytes, recipients: Sequence[str], tags: Mapping[str, str]) -> bytes:
         return postbox.before_send(message, recipients=recipients, message_tags=tags)
 
-    asyncio.run(_run(settings, rewrite, postbox.settings.stop_limit))
+    hooks = {hook for plugin in postbox.plugins_report() if plugin.state == "active" for hook in plugin.hooks}
+    quick = hooks.isdisjoint(("postbox_before_send", "postbox_link"))
+    asyncio.run(_run(settings, rewrite, quick, postbox.settings.stop_limit))
 
 
-async def _run(settings: RelaySettings, rewrite: Rewrite, stop_limit: float) -> None:
+async def _run(settings: RelaySettings, rewrite: Rewrite, quick: bool, stop_limit: float) -> None:
     from postbox_hooks.relay.server import relay as run  # noqa: PLC0415 - needs the extra
 
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await run(settings, rewrite, stop_limit=stop_limit, stopping=stopping)
+    await run(settings, rewrite, quick=quick, stop_limit=stop_limit, stopping=stopping)

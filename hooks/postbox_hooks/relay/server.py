@@ -28,6 +28,7 @@ async def relay(
     settings: RelaySettings,
     rewrite: Rewrite,
     *,
+    quick: bool,
     stop_limit: float,
     stopping: asyncio.Event,
     ready: Callable[[HostAndPort], None] | None = None,
@@ -37,6 +38,7 @@ async def relay(
 
     :param settings: the table ``[relay]``.
     :param rewrite: does the rewriting.
+    :param quick: whether no plugin has a say in it.
     :param stop_limit: seconds that mails under way have at the end.
     :param stopping: set it to stop.
     :param ready: called with the address that is listened on, once it is.
@@ -45,7 +47,8 @@ async def relay(
     # The resolver may take its time.
     hostname = settings.hostname or await asyncio.to_thread(socket.getfqdn)
     upstream = Upstream(settings, hostname)
-    shared = Shared(settings, hostname, upstream, Delivery(rewrite, split=settings.split), _certificate(settings))
+    delivery = Delivery(rewrite, split=settings.split, quick=quick)
+    shared = Shared(settings, hostname, upstream, delivery, _certificate(settings))
     server = await _listen(settings, shared)
     try:
         host, port, *_ = server.sockets[0].getsockname()
