@@ -84,6 +84,7 @@ class Courier:
         self._breaker = Breaker(chance)
         self._told_failing = False
         self._told_at = -TELL_EVERY
+        self._well_since = 0.0
         self._progress = Progress(notifier.name)
         self._ready: deque[Job] = deque()
         self._in_flight: dict[int, Job] = {}
@@ -372,6 +373,7 @@ class Courier:
         except ValueError as error:
             self._bury(job, error)
             return
+        began = self._steady_clock()
         try:
             await self.notifier.deliver(click)
         except PauseNotifier as error:
@@ -380,23 +382,27 @@ class Courier:
         except Exception as error:
             after = error.after if isinstance(error, RetryLater) else 0.0
             self._breaker.failed(self._steady_clock(), opened, after)
-            self._tell(error)
+            self._tell(error, began)
             self._again(job, error, after)
         else:
             self._progress.settled(job)
             self._counts.deliveries[self.notifier.name, "delivered"] += 1
             if self._told_failing:
-                self._told_failing = False
+                self._told_failing, self._well_since = False, self._steady_clock()
                 log.info("notifier %s takes clicks again", self.notifier.name)
             if self._breaker.opened:
                 self.wake()
             self._breaker.reset()
 
-    def _tell(self, error: Exception) -> None:
+    def _tell(self, error: Exception, began: float) -> None:
         """Say that the notifier fails: at its first failure, since somebody may just be trying it out, but not for each
         of the calls that are on their way, nor at each failure of one that fails now and then.
+
+        :param began: when the call began: one that began in an outage says nothing of the time after it.
         """
         now = self._steady_clock()
+        if began < self._well_since:
+            return
         if not self._told_failing and (self._breaker.opened or now - self._told_at >= TELL_EVERY):
             self._told_failing, self._told_at = True, now
             log.warning(

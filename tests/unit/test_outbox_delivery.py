@@ -606,6 +606,41 @@ def test_the_log_has_the_first_failure_and_the_first_success_after_it(
     ]
 
 
+def test_a_call_that_began_in_an_outage_says_nothing_of_the_time_after_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was on its way when the notifier failed, and fails when that works again: the log has one outage."""
+    caplog.set_level(logging.INFO, "postbox.outbox")
+    monkeypatch.setattr("postbox_plugin.outbox.delivery.TELL_EVERY", 0.0)
+    taken: list[str] = []
+
+    async def main() -> None:
+        down, late = True, asyncio.Event()
+
+        async def click(one: Click) -> None:
+            if one.event_id == "late" and not late.is_set():
+                await late.wait()
+                raise ConnectionError("timed out at last")
+            if down:
+                raise ConnectionError("nobody there")
+            taken.append(one.event_id)
+
+        outbox = Outbox(tmp_path, [Notifier("log", click=click)])
+        await outbox.start()
+        await put(outbox, "late", "other")
+        await until(lambda: _retries(outbox, 1))
+        down = False
+        await until(lambda: taken == ["other"])
+        late.set()
+        await until(lambda: sorted(taken) == ["late", "other"])
+        await outbox.stop()
+
+    run(main())
+    assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == [
+        "notifier log fails: ConnectionError: nobody there. Its clicks are kept, and tried again"
+    ]
+
+
 def test_a_click_that_is_never_taken_becomes_a_dead_letter_and_can_be_sent_again(tmp_path: Path) -> None:
     """After retry_for it is listed as dead, others are not held up, and ``retry`` gives it a new life."""
     log, clock = Recorder(retry_for=3600.0), Clock()
