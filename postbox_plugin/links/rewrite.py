@@ -59,17 +59,21 @@ def rewrite(
     """
     edits: list[Edit] = []
     links: list[Link] = []
-    for index, (element, start, end) in enumerate(links_of(html), first_index):
+    for element in scan(html):
+        if element.href is None:
+            continue
+        start, end = element.href
         value = html[start:end]
         url, reason = rules.read(value)
         own = element.own
-        tags = own.get("postbox:tags")
-        opted_out = own.get("postbox:no-track")
+        tags = own.get("postbox:tags") if own else None
+        opted_out = own.get("postbox:no-track") if own else None
         if opted_out:
             reason = "postbox:no-track"
             edits.append(_removal(html, opted_out))
         elif not (reason or faithful or value.isascii()):
             reason = "not readable in the charset of its part"
+        index = first_index + len(links)
         link = Link(
             tag=element.name,
             url=url,
@@ -86,12 +90,12 @@ def rewrite(
             tracking = seal(url, index, link.tags)
             if len(tracking) > longest >= len(value):
                 link = link.replace(track=False, reason=f"its tracking link would be over {longest} characters")
+            elif tags:
+                edits += sorted(((start, end, tracking), _removal(html, tags)))
             else:
                 edits.append((start, end, tracking))
-                if tags:
-                    edits.append(_removal(html, tags))
         links.append(link)
-    return Rewritten(sorted(edits), links)
+    return Rewritten(edits, links)
 
 
 def apply(text: str, edits: Iterable[Edit]) -> str:
@@ -111,9 +115,8 @@ def links_of(html: str) -> Iterator[tuple[Element, int, int]]:
     :param html: the text of an HTML part.
     """
     for element in scan(html):
-        href = element.href
-        if href is not None:
-            yield element, *href
+        if element.href:
+            yield element, *element.href
 
 
 def _tags(html: str, attribute: Attribute | None) -> dict[str, tuple[str, ...]]:

@@ -113,27 +113,26 @@ def _within_lines(body: AnyStr, edits: Sequence[_Edit[AnyStr]]) -> list[_Edit[An
     """
     line_feed = _line_feed(body)
     kept: list[_Edit[AnyStr]] = []
+    passed = 0
     first = 0
     while first < len(edits):
-        start, end, new = edits[first]
-        line_start = body.rfind(line_feed, 0, start) + 1
-        line_end = _line_end(body, end)
-        length = line_end - line_start + len(new)
-        last = first + 1
+        last, length, line_end = first, 0, edits[first][0]
+        line_start = body.rfind(line_feed, 0, line_end) + 1
         while last < len(edits) and edits[last][0] <= line_end:
             _, end, new = edits[last]
-            if end > line_end:
-                length -= line_end
-                line_end = _line_end(body, end)
-                length += line_end
             length += len(new)
+            if end >= line_end:
+                line_end = body.find(line_feed, end)
+                if line_end < 0:
+                    line_end = len(body)
             last += 1
-        here = edits[first:last]
-        if length > MAX_LINE and _outgrows(body[line_start:line_end], line_start, here):
-            kept += _on_lines_of_their_own(body, here)
-        else:
-            kept += here
+        length += line_end - line_start
+        if length > MAX_LINE and _outgrows(body[line_start:line_end], line_start, edits[first:last]):
+            kept += edits[passed:first]
+            kept += _on_lines_of_their_own(body, edits[first:last])
+            passed = last
         first = last
+    kept += edits[passed:]
     return kept
 
 
@@ -156,11 +155,6 @@ def _outgrows(lines: AnyStr, offset: int, edits: Sequence[_Edit[AnyStr]]) -> boo
 def _longest_line(lines: AnyStr) -> int:
     carriage_return: AnyStr = "\r" if isinstance(lines, str) else b"\r"
     return max(len(line.removesuffix(carriage_return)) for line in lines.split(_line_feed(lines)))
-
-
-def _line_end(body: AnyStr, position: int) -> int:
-    end = body.find(_line_feed(body), position)
-    return len(body) if end < 0 else end
 
 
 def _line_feed(like: AnyStr) -> AnyStr:

@@ -49,7 +49,7 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 REMEMBERED: Final = 1024
 """How many links are remembered deflated."""
 REMEMBERED_LENGTH: Final = 512
-"""The longest of them, in bytes."""
+"""The longest of them, in characters."""
 
 
 _LinkTags = dict[str, tuple[str, ...]]
@@ -118,10 +118,11 @@ class LinkPacker:
         :param index: the link's place in its mail, from 0.
         :param tags: the link tags.
         """
-        start = self._start_with_tags if tags else self._start
-        own = msgspec.msgpack.encode((tags, url)) if tags else url.encode()
-        deflated = _remembered_deflated(own) if len(own) <= REMEMBERED_LENGTH else _deflated(own)
-        return start + (_SHORT_VARINTS[index] if index <= 0x7F else _varint(index)) + self._shared + deflated
+        place = _SHORT_VARINTS[index] if index <= 0x7F else _varint(index)
+        if tags:
+            return self._start_with_tags + place + self._shared + _deflated(msgspec.msgpack.encode((tags, url)))
+        deflated = _remembered_deflated(url) if len(url) <= REMEMBERED_LENGTH else _deflated(url.encode())
+        return self._start + place + self._shared + deflated
 
 
 def unpack(record: bytes) -> OpenedLink:
@@ -165,8 +166,10 @@ def _deflated(data: bytes) -> bytes:
     return deflating.compress(data) + deflating.flush()
 
 
-# A newsletter goes to many readers with much the same links.
-_remembered_deflated: Final = lru_cache(REMEMBERED)(_deflated)
+@lru_cache(REMEMBERED)
+def _remembered_deflated(url: str) -> bytes:
+    """Of an address alone: a newsletter goes to many readers with much the same links."""
+    return _deflated(url.encode())
 
 
 def _inflated(data: bytes) -> tuple[bytes, bytes]:
@@ -198,6 +201,7 @@ def _packed_id(message_id: str) -> bytes:
     return base64.urlsafe_b64decode(message_id) if _PACKABLE_ID.fullmatch(message_id) else b""
 
 
+@lru_cache(16)  # and to several of them within a second
 def _packed_date(text: str, seconds: int) -> str | tuple[int, int | None]:
     """The Date header as two small numbers, if its text is exactly what they are written as (RFC 5322, 3.3)."""
     try:
