@@ -65,19 +65,20 @@ def html_bodies(text: str) -> list[tuple[int, int]] | None:
     :param text: the message, one character a byte.
     """
     try:
-        root = _scanner().scan(text)
+        scanner = _scanner()
         spans: list[tuple[int, int]] = []
-        _collect(root, spans)
+        _collect(scanner.scan(text), scanner.parsing, spans)
     except Exception:  # it raises whatever the regular expressions and wrappers inside it happen to raise
         return None
     return spans
 
 
-def _collect(part: Any, spans: list[tuple[int, int]]) -> None:
+def _collect(part: Any, parsing: Any, spans: list[tuple[int, int]]) -> None:
     if part.content_type.is_multipart():
         for child in part.parts:
-            _collect(child, spans)
+            _collect(child, parsing, spans)
     elif part.content_type.value == "text/html":
         container = part._container  # its public face decodes the body; only here is it still a place in the text
-        container._load_headers()
-        spans.append((container._body_start, container.end + 1))
+        container.stream.seek(container.start)
+        parsing._read_header_lines(container.stream)  # and what is in them the scan has read already
+        spans.append((container.stream.tell(), container.end + 1))

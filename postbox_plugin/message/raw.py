@@ -17,7 +17,7 @@ from postbox_plugin.message.structure import AnyMessage, encoded_body, examine, 
 
 __all__ = ["RawMessage"]
 
-_BLANK_LINE = re.compile(rb"(\r?\n)\r?\n")
+_BLANK_LINE = re.compile(rb"\n\r?\n")
 _BARE_CR = re.compile(rb"\r(?!\n)")  # a line's end to the standard library, and to nobody else (RFC 5322, 2.2)
 _OWN_HEADER = re.compile(rb"^(?:" + "|".join(OWN_HEADERS).encode() + rb")[ \t]*:.*\n(?:[ \t].*\n)*", re.I | re.M)
 _MESSAGE_ID_HEADER = re.compile(rb"^" + MESSAGE_ID.encode() + rb"[ \t]*:(.*)\n(?:[ \t].*\n)*", re.I | re.M)
@@ -44,7 +44,8 @@ class RawMessage:
         self._spans: Final[list[_Span]] = []
         blank = _BLANK_LINE.search(raw)
         # Where the header block ends, its last line ending included, and that line ending.
-        self._headers_end, self._newline = (blank.end(1), blank[1]) if blank else (len(raw), b"\n")
+        self._headers_end = blank.start() + 1 if blank else len(raw)
+        self._newline = b"\r\n" if blank and raw.endswith(b"\r\n", 0, self._headers_end) else b"\n"
         skeleton = Skeleton(raw)
         if skeleton.problem:
             self.headers: tuple[tuple[str, str], ...] = ()

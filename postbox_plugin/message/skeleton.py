@@ -18,8 +18,8 @@ MAX_HEADER_BYTES: Final = 1 << 20
 MAX_PARAMETER_BYTES: Final = 1 << 14
 """The longest Content-Type or Content-Disposition: the time that parsers take for parameters grows with its square."""
 
-_HEAD: Final = 512
-_TAIL: Final = 128
+_HEAD: Final = 128
+_TAIL: Final = 64
 _BLANK_LINE = re.compile(rb"\n\r?\n")
 _PARAMETERS = re.compile(rb"^Content-(?:Type|Disposition)[ \t]*:(?:[^\n]*+\n[ \t])*+[^\n]*+", re.I | re.M)
 _NOT_AT_LINE_END = re.compile(rb"[^\r\n-](?=[^\r\n-])")
@@ -39,7 +39,7 @@ class Skeleton:
         self.data = b""
         self._cuts: list[int] = []
         self._positions: list[int] = []
-        self.problem = _problem(raw)
+        self.problem = _why_not_divide(raw)
         if self.problem:
             return
         pieces: list[bytes] = []
@@ -57,8 +57,7 @@ class Skeleton:
             length += end - position - (cut_to - cut_from)
             position = end
         self.data = b"".join(pieces)
-        if any(len(match[0]) > MAX_PARAMETER_BYTES for match in _PARAMETERS.finditer(self.data)):
-            self.problem = f"malformed: more than {MAX_PARAMETER_BYTES} bytes of parameters"
+        self.problem = _why_not_parse(self.data)
 
     def origin(self, position: int) -> int:
         """Where in the message a position of the skeleton is. No position inside a cut is ever asked for."""
@@ -81,12 +80,20 @@ def _middle(raw: bytes, start: int, end: int) -> tuple[int, int]:
     return head.end(), tail.end()
 
 
-def _problem(raw: bytes) -> str:
+def _why_not_divide(raw: bytes) -> str:
     if raw.count(b"\n--") > MAX_BOUNDARY_LINES:
         return f"malformed: more than {MAX_BOUNDARY_LINES} lines that look like boundaries"
-    if raw.lower().count(b"boundary=") > MAX_PARTS:
-        return f"malformed: more than {MAX_PARTS} multiparts"
     blank = _BLANK_LINE.search(raw)
     if (blank.start() if blank else len(raw)) > MAX_HEADER_BYTES:
         return f"malformed: more than {MAX_HEADER_BYTES} bytes of headers"
+    return ""
+
+
+def _why_not_parse(data: bytes) -> str:
+    if data.lower().count(b"boundary=") > MAX_PARTS:
+        return f"malformed: more than {MAX_PARTS} multiparts"
+    if len(data) > MAX_PARAMETER_BYTES and any(
+        len(match[0]) > MAX_PARAMETER_BYTES for match in _PARAMETERS.finditer(data)
+    ):
+        return f"malformed: more than {MAX_PARAMETER_BYTES} bytes of parameters"
     return ""
