@@ -2,7 +2,8 @@
 built of aiosmtpd and aiosmtplib.
 
 Each relay is a process of its own, and so is the mail server behind it; the clients keep their connections and send
-one mail after the other. The relays take turns, several rounds long, and the table shows the median of each::
+one mail after the other. The relays have one core, and all else another. They take turns, several rounds long, and the
+table shows the median of each::
 
     python tests/benchmarks/bench_relay.py [--rounds 5] [--seconds 2]
 """
@@ -13,6 +14,7 @@ import argparse
 import asyncio
 import logging
 import multiprocessing
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from email.message import EmailMessage
@@ -156,8 +158,15 @@ RELAYS: Final = {
 }
 
 
+def use_core(number: int) -> None:
+    """Keep this process to one of the cores."""
+    cores = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
 def process(what: Any, port: int, ready: Connection) -> None:
     """The process of a relay, or of the mail server."""
+    use_core(0 if what is sink else 1)
     logging.disable(logging.CRITICAL)
     asyncio.run(what(port, ready))
 
@@ -231,6 +240,7 @@ def main() -> None:
     try:
         server = start(sink, 0)
         ports = {name: start(what, server) for name, what in RELAYS.items()}
+        use_core(0)
         results: dict[str, dict[str, list[float]]] = {name: {size: [] for size in MAILS} for name in RELAYS}
         for _ in range(arguments.rounds):
             for size, raw in MAILS.items():

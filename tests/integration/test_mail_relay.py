@@ -299,6 +299,28 @@ def test_a_server_that_breaks_off_is_a_temporary_failure(verb: str, how: str, po
     assert len(server.messages) == 1
 
 
+@pytest.mark.parametrize("verb", ["MAIL", "RCPT", "DATA", "MESSAGE"])
+def test_a_server_that_takes_too_long_is_a_temporary_failure(
+    verb: str, postbox: Postbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The relay waits for each answer for as long as the settings say; a late one is no answer to what comes next."""
+    with (
+        running_server(Server(answers({verb: 2.0}))) as server,
+        running_relay(settings(server.port, timeout=0.5), postbox) as port,
+        Client(port) as client,
+    ):
+        code, text = client.mail("shop@example.com")
+        if verb != "MAIL":
+            code, text = client.rcpt("reader@example.com")
+        if verb in ("DATA", "MESSAGE"):
+            code, text = client.data(RAW)
+        assert (code, text[:5]) == (451, b"4.4.2")
+        server.script = answers({})
+        client.rset()
+        assert client.sendmail("shop@example.com", "reader@example.com", RAW) == {}
+    assert "upstream: no answer within 0.5 seconds" in caplog.text
+
+
 def test_a_server_that_is_not_there_is_a_temporary_failure(postbox: Postbox) -> None:
     """451, never a bounce; and as soon as it is there, mail flows."""
     server = Server()

@@ -4,6 +4,7 @@ set an SMTP host.
     settings    the table ``[relay]``
     path        what stands in MAIL and RCPT commands
     answers     what a server says to a command
+    limit       how long an answer may take
     upstream    connections to the mail server, kept and used again
     transaction one mail on its way, command by command
     splitting   one mail to several recipients as one to each

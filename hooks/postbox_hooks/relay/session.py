@@ -17,6 +17,7 @@ from typing import Any, AnyStr, Final
 from postbox_hooks.relay.answers import LOST, Answer
 from postbox_hooks.relay.delivery import Delivery
 from postbox_hooks.relay.incoming import read_message
+from postbox_hooks.relay.limit import TimeLimit
 from postbox_hooks.relay.path import MAIL, RCPT, Addressed, read
 from postbox_hooks.relay.settings import RelaySettings
 from postbox_hooks.relay.splitting import MOST_RECIPIENTS
@@ -117,6 +118,8 @@ class Session(SMTP):
             authenticator=self._authenticate_user,
             loop=asyncio.get_running_loop(),
         )
+        self._limit: Final = TimeLimit(self._timeout_cb)
+        self._timeout_handle = self._limit  # type: ignore[assignment]  # all that aiosmtpd does is cancel it
         self.command_size_limits = defaultdict(lambda: LONGEST_COMMAND)  # aiosmtpd's are the class's, changed by each
 
     @property
@@ -293,6 +296,9 @@ class Session(SMTP):
             self._at_work = before
             if self.transport is not None:
                 self._reset_timeout()
+
+    def _reset_timeout(self, duration: float | None = None) -> None:
+        self._limit.start(duration or self._timeout_duration)
 
     def _timeout_cb(self) -> None:
         if self._at_work:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import time
 from datetime import datetime
 from email.utils import format_datetime
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["goes_round", "received"]
@@ -27,9 +29,14 @@ def received(*, helo: str, address: str, by: str, protocol: str) -> bytes:
     """
     literal = f"IPv6:{address}" if ":" in address else address
     named = _UNCLEAR.sub("?", helo)[:255]
-    when = format_datetime(datetime.now().astimezone())
+    when = _date(int(time.time()))
     lines = (f"Received: from {named} ([{literal}])", f"\tby {by} (postbox relay) with {protocol};", f"\t{when}", "")
     return "\r\n".join(lines).encode()
+
+
+@lru_cache(1)
+def _date(second: int) -> str:
+    return format_datetime(datetime.fromtimestamp(second).astimezone())
 
 
 def goes_round(message: bytes) -> bool:

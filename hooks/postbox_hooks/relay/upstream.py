@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import re
 import ssl
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Final
 
 from postbox_hooks.relay.answers import LOST, UNREACHABLE, Answer
+from postbox_hooks.relay.limit import TimeLimit
 from postbox_hooks.relay.settings import RelaySettings
 from postbox_plugin.errors import MissingExtra, SettingsError
 
 try:
     import aiosmtplib
+    from aiosmtplib.protocol import SMTPProtocol
 except ImportError:
     raise MissingExtra("the relay", "aiosmtplib", "relay") from None
 
@@ -45,13 +47,24 @@ class Lost(Exception):
 
 
 class Connection:
-    """One connection to the upstream server.
+    """One connection to the upstream server, which has introduced itself.
 
+    :param smtp: the connection.
+    :param timeout: seconds that the server has for each answer.
+    :param tired: called when it has rested for as long as it was told to.
+    :ivar extensions: what the server offers: parameters by keyword, in capitals (RFC 5321, 4.1.1.1).
     :ivar used: whether it has had a mail before, so that the server may have had enough of it.
     """
 
-    def __init__(self, smtp: aiosmtplib.SMTP) -> None:
+    def __init__(self, smtp: aiosmtplib.SMTP, timeout: float, tired: Callable[[Connection], None]) -> None:
         self._smtp: Final = smtp
+        self._timeout: Final = timeout
+        self._answer: Final = TimeLimit(self._give_up)
+        self._rest: Final = TimeLimit(lambda: tired(self))
+        self._gave_up = False
+        self.extensions: Final[Mapping[str, str]] = {
+            name.upper(): parameters for name, parameters in smtp.esmtp_extensions.items()
+        }
         self.used = False
 
     @property
@@ -60,14 +73,9 @@ class Connection:
         return self._smtp.is_connected
 
     @property
-    def extensions(self) -> Mapping[str, str]:
-        """What the server offers: parameters by keyword, in capitals (RFC 5321, 4.1.1.1)."""
-        return {name.upper(): parameters for name, parameters in self._smtp.esmtp_extensions.items()}
-
-    @property
     def size_limit(self) -> int:
         """The most bytes of a mail that the server takes (RFC 1870); 0 if it does not say."""
-        size = self._smtp.esmtp_extensions.get("size", "").strip()
+        size = self.extensions.get("SIZE", "").strip()
         return int(size) if size.isascii() and size.isdecimal() else 0
 
     async def say(self, *words: bytes) -> Answer:
@@ -75,32 +83,34 @@ class Connection:
 
         :raises Lost: if no answer comes.
         """
-        with self._closing_unless_answered():
-            response = await self._smtp.execute_command(*words)
-            answer = Answer(response.code, response.message)
-            if not (answer.accepts or answer.refuses):
-                raise Lost(LOST, f"it answered {answer.code}")
-            return answer
+        return self._final(await self._response(self._smtp.execute_command(*words, timeout=None)))
 
     async def data(self, content: bytes) -> Answer:
         """Send DATA and a message: the answer to both.
 
         :raises Lost: if no answer comes, which leaves open whether the message was taken.
         """
-        with self._closing_unless_answered():
-            response = await self._smtp.execute_command(b"DATA")
-            if response.code == GO_ON and self._smtp.protocol is not None:
-                # aiosmtplib's own `data` goes through every line of a message twice, which is a third of all the work.
-                self._smtp.protocol.write(_on_the_wire(content))
-                response = await self._smtp.protocol.read_response(timeout=self._smtp.timeout)
-            elif response.code < 400:  # 250 where 354 was due takes no message
-                raise Lost(LOST, f"it answered {response.code}")
-            answer = Answer(response.code, response.message)
-            if not (answer.accepts or answer.refuses):
-                raise Lost(LOST, f"it answered {answer.code}")
-            if answer.code == CLOSING:
-                self.close()
-            return answer
+        response = await self._response(self._smtp.execute_command(b"DATA", timeout=None))
+        if response.code == GO_ON and self._smtp.protocol is not None:
+            response = await self._response(self._send(self._smtp.protocol, content))
+        elif response.code < 400:  # 250 where 354 was due takes no message
+            self.close()
+            raise Lost(LOST, f"it answered {response.code}")
+        answer = self._final(response)
+        if answer.code == CLOSING:
+            self.close()
+        return answer
+
+    def rest(self, seconds: float) -> None:
+        """Nobody uses it, for so long at the most.
+
+        :param seconds: after which it is tired.
+        """
+        self._rest.start(seconds)
+
+    def wake(self) -> None:
+        """Somebody uses it again."""
+        self._rest.stop()
 
     async def quit(self) -> None:
         """Take leave and close, within a moment."""
@@ -114,18 +124,40 @@ class Connection:
         if isinstance(transport, asyncio.WriteTransport):
             transport.abort()
         self._smtp.close()
+        self._answer.cancel()
+        self._rest.cancel()
 
-    @contextlib.contextmanager
-    def _closing_unless_answered(self) -> Iterator[None]:
-        """An answer that nobody waited for would be taken for that to the next command."""
+    @staticmethod
+    async def _send(protocol: SMTPProtocol, content: bytes) -> aiosmtplib.SMTPResponse:
+        # aiosmtplib's own `data` goes through every line of a message twice, which is a third of all the work.
+        protocol.write(_on_the_wire(content))
+        return await protocol.read_response()
+
+    async def _response(self, coming: Awaitable[aiosmtplib.SMTPResponse]) -> aiosmtplib.SMTPResponse:
+        """What is answered in time. An answer that nobody waited for would be taken for that to the next command."""
+        self._answer.start(self._timeout)
         try:
-            yield
+            return await coming
         except (aiosmtplib.SMTPException, OSError) as error:
             self.close()
-            raise Lost(LOST, type(error).__name__) from error
+            late = f"no answer within {self._timeout:g} seconds" if self._gave_up else type(error).__name__
+            raise Lost(LOST, late) from error
         except BaseException:
             self.close()
             raise
+        finally:
+            self._answer.stop()
+
+    def _give_up(self) -> None:
+        self._gave_up = True
+        self.close()
+
+    def _final(self, response: aiosmtplib.SMTPResponse) -> Answer:
+        answer = Answer(response.code, response.message)
+        if not (answer.accepts or answer.refuses):
+            self.close()
+            raise Lost(LOST, f"it answered {answer.code}")
+        return answer
 
 
 class Upstream:
@@ -142,7 +174,7 @@ class Upstream:
         self._tls: Final = None if settings.upstream_tls == "none" else _trusting(settings.upstream_ca_file)
         self._free: Final = asyncio.Semaphore(settings.connections)
         # The last one used is the first one used again, so that those beyond the need are given up.
-        self._idle: Final[list[tuple[Connection, asyncio.TimerHandle]]] = []
+        self._idle: Final[list[Connection]] = []
         self._leaving: Final[set[asyncio.Task[None]]] = set()
         self._extensions: Mapping[str, str] | None = None
         self._size_limit = 0
@@ -181,8 +213,8 @@ class Upstream:
         self._free.release()
         if connection.alive:
             connection.used = True
-            timer = asyncio.get_running_loop().call_later(self._settings.idle_timeout, self._expire, connection)
-            self._idle.append((connection, timer))
+            connection.rest(self._settings.idle_timeout)
+            self._idle.append(connection)
 
     async def offers(self) -> tuple[Mapping[str, str], int]:
         """What the server offers, and the most bytes of a mail that it takes; as it last said, or nothing while it
@@ -202,12 +234,12 @@ class Upstream:
     def _kept(self) -> Iterator[Connection]:
         """Each connection that nobody uses; it is not kept any more."""
         while self._idle:
-            connection, timer = self._idle.pop()
-            timer.cancel()
+            connection = self._idle.pop()
+            connection.wake()
             yield connection
 
     def _expire(self, connection: Connection) -> None:
-        self._idle[:] = [(kept, timer) for kept, timer in self._idle if kept is not connection]
+        self._idle.remove(connection)
         self._leave(connection)
 
     def _leave(self, connection: Connection) -> None:
@@ -240,7 +272,7 @@ class Upstream:
         except BaseException:
             smtp.close()
             raise
-        connection = Connection(smtp)
+        connection = Connection(smtp, settings.timeout, self._expire)
         self._extensions, self._size_limit = connection.extensions, connection.size_limit
         return connection
 
