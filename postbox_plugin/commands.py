@@ -24,10 +24,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from postbox_plugin.cli.options import Config, config_file, make_postbox
+from postbox_plugin.cli.options import Config, config_file, make_postbox, naming_the_source
 from postbox_plugin.config import FilePath, load_table
 
-__all__ = ["Config", "FilePath", "make_postbox", "table"]
+__all__ = ["Config", "FilePath", "make_postbox", "naming_the_source", "table"]
 
 Table = TypeVar("Table")
 

@@ -31,7 +31,7 @@ from postbox_plugin.hookspecs import NAME
 from postbox_plugin.options import construct, kinds
 from postbox_plugin.settings import ServeSettings, Settings, from_mapping
 
-__all__ = ["CONFIG_VARIABLE", "VARIABLES", "FilePath", "load", "load_table", "set_by_environment"]
+__all__ = ["CONFIG_VARIABLE", "VARIABLES", "FilePath", "load", "load_table", "set_by_environment", "source_of"]
 
 CONFIG_VARIABLE: Final = f"{NAME.upper()}_CONFIG"
 """The environment variable that names the TOML file for the command line."""
@@ -134,6 +134,16 @@ def set_by_environment(environ: Mapping[str, str]) -> list[str]:
     :param environ: the environment.
     """
     return [variable for variable in VARIABLES if variable in environ]
+
+
+def source_of(key: str, path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> str:
+    """Where a setting came from that is neither a list nor in one: the name of a variable or of the file.
+
+    :param key: the setting: ``serve.http``.
+    :param path: as for :func:`load`, like ``environ``.
+    """
+    variable = "_".join((NAME, *key.split("."))).upper()
+    return variable if variable in environ else "the environment" if path is None else str(path)
 
 
 class _References:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final, TypeAlias
 
 import typer
 
-from postbox_plugin.config import CONFIG_VARIABLE, load
+from postbox_plugin.config import CONFIG_VARIABLE, load, source_of
+from postbox_plugin.errors import SettingsError
 from postbox_plugin.postbox import Postbox
 from postbox_plugin.settings import Settings
 
@@ -25,6 +27,7 @@ __all__ = [
     "body_type",
     "config_file",
     "make_postbox",
+    "naming_the_source",
     "read_input",
     "read_settings",
     "tags_given",
@@ -95,6 +98,20 @@ def make_postbox(config: Path | None) -> Postbox:
     """
     path = config_file(config)
     return Postbox.from_env() if path is None else Postbox.from_file(path)
+
+
+@contextmanager
+def naming_the_source(config: Path | None, command_line: Container[str] = ()) -> Iterator[None]:
+    """An error about a setting that only shows when it is used names where that came from, as all others do.
+
+    :param config: what the option ``--config`` holds.
+    :param command_line: the settings that stand there: ``relay.listen``.
+    """
+    try:
+        yield
+    except SettingsError as error:
+        source = source_of(error.key, config_file(config), os.environ)
+        raise error.at("the command line" if error.key in command_line else source) from error.__cause__
 
 
 def read_input(path: Path) -> bytes:

@@ -8,7 +8,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from postbox_plugin.cli.options import Config, config_file, make_postbox
+from postbox_plugin.cli.options import Config, config_file, make_postbox, naming_the_source
 from postbox_plugin.cli.output import Bar
 
 __all__ = ["serve"]
@@ -39,9 +39,9 @@ def serve(
     if workers is not None:
         settings = msgspec.structs.replace(settings, serve=msgspec.structs.replace(settings.serve, workers=workers))
     if settings.serve.workers == 1:
-        with Bar("clicks to deliver") as bar:
+        with naming_the_source(config), Bar("clicks to deliver") as bar:
             asyncio.run(run(postbox, draining=bar.left))
     else:
         path = config_file(config)
-        with Bar("workers to end") as bar:
+        with naming_the_source(config), Bar("workers to end") as bar:
             asyncio.run(serve_with_workers(settings, str(path.absolute()) if path else "", draining=bar.left))

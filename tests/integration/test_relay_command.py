@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from sinks import running_sink
 
-from postbox_plugin import Postbox, new_key
+from postbox_hooks.notify.log import LogNotifier
+from postbox_hooks.relay.command import is_quick
+from postbox_plugin import Mail, Postbox, Settings, hookimpl, new_key
 
 from .mail_cases import ADDRESSES, PLAIN, mime, tracking_links
 
@@ -73,7 +75,10 @@ def test_from_a_file_to_a_mail_and_to_its_end(number: signal.Signals, config: Pa
     ("arguments", "complaint"),
     [
         (["--listen", "0.0.0.0:25"], "postbox: the command line: relay.listen: 0.0.0.0:25 is open to other machines"),
-        (["--listen", "127.0.0.1:{taken}"], "relay.listen: cannot listen on 127.0.0.1:{taken}"),
+        (
+            ["--listen", "127.0.0.1:{taken}"],
+            "the command line: relay.listen: cannot listen on 127.0.0.1:{taken}",
+        ),
         (["--config", "missing.toml"], "postbox: missing.toml: the file: does not exist"),
     ],
 )
@@ -92,6 +97,23 @@ def test_what_cannot_start_says_why(arguments: list[str], complaint: str, config
     assert done.returncode == 2
     assert complaint.replace("{taken}", port) in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+class Greeter:
+    """A plugin that changes mails."""
+
+    @hookimpl
+    def postbox_before_send(self, mail: Mail) -> None:
+        mail.html = f"Hello! {mail.html}"
+
+
+@pytest.mark.parametrize(
+    ("plugins", "quick"),
+    [([], True), ([LogNotifier(path="clicks.jsonl")], True), ([Greeter()], False)],
+)
+def test_only_where_no_plugin_has_a_say_is_a_mail_rewritten_in_the_loop(plugins: list[object], quick: bool) -> None:
+    """Of plugins nobody knows how long they take."""
+    assert is_quick(Postbox(Settings(domain="click.example.com", keys=[new_key()]), plugins)) is quick
 
 
 @pytest.mark.parametrize("library", ["aiosmtpd", "aiosmtplib"])

@@ -112,7 +112,7 @@ def test_serve_on_a_taken_port(folder: Path) -> None:
             check=False,
         )
     assert ran.returncode == 2
-    assert "serve.http: cannot listen on" in ran.stderr
+    assert "postbox: POSTBOX_SERVE_HTTP: serve.http: cannot listen on" in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from postbox_hooks.relay.settings import RelaySettings
-from postbox_plugin.commands import Config, make_postbox, table
+from postbox_plugin.commands import Config, make_postbox, naming_the_source, table
 
 if TYPE_CHECKING:
     from postbox_hooks.relay.delivery import Rewrite
+    from postbox_plugin import Postbox
 
-__all__ = ["relay"]
+__all__ = ["is_quick", "relay"]
 
 
 def relay(
@@ -46,16 +47,22 @@ def relay(
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
     logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # aiosmtpd's, which names senders and recipients
-    given: dict[str, Any] = {"listen": listen, "upstream": upstream, "split": split}
-    settings = table(config, "relay", RelaySettings, {key: value for key, value in given.items() if value is not None})
+    options: dict[str, Any] = {"listen": listen, "upstream": upstream, "split": split}
+    given = {key: value for key, value in options.items() if value is not None}
+    settings = table(config, "relay", RelaySettings, given)
     postbox = make_postbox(config)
 
     def rewrite(message: bytes, recipients: Sequence[str], tags: Mapping[str, str]) -> bytes:
         return postbox.before_send(message, recipients=recipients, message_tags=tags)
 
+    with naming_the_source(config, {f"relay.{key}" for key in given}):
+        asyncio.run(_run(settings, rewrite, is_quick(postbox), postbox.settings.stop_limit))
+
+
+def is_quick(postbox: Postbox) -> bool:
+    """Whether no plugin, which may take its time, has a say in the rewriting of ordinary mails: those without MJML."""
     hooks = {hook for plugin in postbox.plugins_report() if plugin.state == "active" for hook in plugin.hooks}
-    quick = hooks.isdisjoint(("postbox_before_send", "postbox_link"))
-    asyncio.run(_run(settings, rewrite, quick, postbox.settings.stop_limit))
+    return hooks.isdisjoint(("postbox_before_send", "postbox_link"))
 
 
 async def _run(settings: RelaySettings, rewrite: Rewrite, quick: bool, stop_limit: float) -> None:
