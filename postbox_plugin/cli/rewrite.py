@@ -65,7 +65,8 @@ def body_mail(file: Path, sender: str, recipients: list[str] | None, subject: st
     """The mail that a body without a message belongs to."""
     if not sender or not recipients:
         missing = "--recipient" if sender else "--sender"
-        raise typer.BadParameter(f"{file} is no message, and does not say it itself", param_hint=missing)
+        problem = f"{file} is a body and no message, so it does not say who it is from and to"
+        raise typer.BadParameter(f"{problem}: add {missing} ADDRESS", param_hint=missing)
     return Mail(sender=sender, recipient=recipients[0], recipients=recipients, subject=subject, tags=tags_given(tags))
 
 
