@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import random
 from collections import deque
 from collections.abc import Callable, Container
@@ -16,6 +15,7 @@ from postbox_plugin.errors import OutboxError, PauseNotifier, RetryLater
 from postbox_plugin.outbox.progress import Job, Progress, Span
 from postbox_plugin.outbox.records import Changes, Row, Stored
 from postbox_plugin.outbox.retry import Breaker, next_try
+from postbox_plugin.outbox.telling import Teller, clean, describe
 
 if TYPE_CHECKING:
     from postbox_plugin.notifier import Notifier
@@ -24,11 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Courier"]
 
-log = logging.getLogger("postbox.outbox")
-
 KEEP_DEAD: Final = 30 * 86400.0
 """Seconds that dead letters are kept."""
-ERROR_CHARS: Final = 300
 PREFETCH: Final = 16
 """Clicks fetched ahead, at least; else as many as may be in flight."""
 PEEK: Final = 60.0
@@ -37,8 +34,6 @@ UNSAVED: Final = 0.1
 """Seconds after which to look again for what could not be written."""
 GIVE_WAY: Final = 0.1
 """Seconds between fetches while readers are in a rush: their clicks are safe on disk, and can be delivered after it."""
-TELL_EVERY: Final = 10.0
-"""Seconds between lines of the log about one notifier that fails now and then."""
 START_CAP: Final = 60.0
 """The longest pause between attempts to start a notifier, in seconds."""
 
@@ -82,9 +77,7 @@ class Courier:
         self._counts = counts
         self._chance = chance
         self._breaker = Breaker(chance)
-        self._told_failing = False
-        self._told_at = -TELL_EVERY
-        self._well_since = 0.0
+        self._teller = Teller(notifier.name, self._steady_clock)
         self._progress = Progress(notifier.name)
         self._ready: deque[Job] = deque()
         self._in_flight: dict[int, Job] = {}
@@ -137,7 +130,7 @@ class Courier:
                 async with asyncio.timeout(limit):
                     await self.notifier.stop()
             except Exception as error:
-                log.warning("notifier %s did not stop as it should: %s", self.notifier.name, describe(error))
+                self._teller.does_not_stop(error)
 
     def _can_drain(self) -> bool:
         """Whether there is something left that a notifier in good health is going to take."""
@@ -169,7 +162,7 @@ class Courier:
     def hurry(self) -> None:
         """Forget failures, and look for retries that are due: a person asked for it."""
         self._breaker.reset()
-        self._told_failing, self._told_at = False, -TELL_EVERY
+        self._teller.forget()
         self.look()
 
     def look(self) -> None:
@@ -217,7 +210,7 @@ class Courier:
             try:
                 await self._fill()
             except OutboxError as error:
-                log.warning("notifier %s: clicks cannot be read: %s", self.notifier.name, error)
+                self._teller.cannot_read(error)
                 await asyncio.sleep(1.0)
                 self.wake()
             self._spawn()
@@ -235,7 +228,7 @@ class Courier:
                 return
             except Exception as error:
                 self._start_failed = True
-                log.warning("notifier %s does not start: %s", self.notifier.name, describe(error))
+                self._teller.does_not_start(error)
                 self._note(error)
             await asyncio.sleep(delay * (0.5 + 0.5 * self._chance()))
             delay = min(2 * delay, START_CAP)
@@ -347,9 +340,7 @@ class Courier:
 
     def _report(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error(
-                "the courier of notifier %s failed in a way that it should not", self.notifier.name, exc_info=error
-            )
+            self._teller.is_wrong(error)
 
     # One call
 
@@ -382,32 +373,15 @@ class Courier:
         except Exception as error:
             after = error.after if isinstance(error, RetryLater) else 0.0
             self._breaker.failed(self._steady_clock(), opened, after)
-            self._tell(error, began)
+            self._teller.fails(error, began=began, given_up=self._breaker.opened > 0)
             self._again(job, error, after)
         else:
             self._progress.settled(job)
             self._counts.deliveries[self.notifier.name, "delivered"] += 1
-            if self._told_failing:
-                self._told_failing, self._well_since = False, self._steady_clock()
-                log.info("notifier %s takes clicks again", self.notifier.name)
+            self._teller.works()
             if self._breaker.opened:
                 self.wake()
             self._breaker.reset()
-
-    def _tell(self, error: Exception, began: float) -> None:
-        """Say that the notifier fails: at its first failure, since somebody may just be trying it out, but not for each
-        of the calls that are on their way, nor at each failure of one that fails now and then.
-
-        :param began: when the call began: one that began in an outage says nothing of the time after it.
-        """
-        now = self._steady_clock()
-        if began < self._well_since:
-            return
-        if not self._told_failing and (self._breaker.opened or now - self._told_at >= TELL_EVERY):
-            self._told_failing, self._told_at = True, now
-            log.warning(
-                "notifier %s fails: %s. Its clicks are kept, and tried again", self.notifier.name, describe(error)
-            )
 
     def _again(self, job: Job, error: Exception, after: float) -> None:
         now = self._clock()
@@ -429,7 +403,7 @@ class Courier:
     def _bury(self, job: Job, error: Exception) -> None:
         now = self._clock()
         self._counts.deliveries[self.notifier.name, "dead"] += 1
-        log.warning("notifier %s: a click is given up: %s", self.notifier.name, describe(error))
+        self._teller.gives_up(error)
         self._progress.failed(job, Row("dead", job.tries, job.first, now + KEEP_DEAD, describe(error)))
 
     def _pause(self, error: PauseNotifier) -> None:
@@ -439,24 +413,8 @@ class Courier:
         self._paused = str(error) or type(error).__name__
         self._progress.paused(clean(self._paused))
         self._writer.settle(now=True)
-        log.warning(
-            "notifier %s is paused: %s. Its clicks are kept; start it again with: postbox outbox resume %s",
-            self.notifier.name,
-            describe(error),
-            self.notifier.name,
-        )
+        self._teller.is_paused(error)
 
     def _note(self, error: Exception) -> None:
         self._progress.erred(describe(error), self._clock())
         self._writer.settle()
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one short line of clean text."""
-    text = " ".join(str(error).split())
-    return clean(f"{type(error).__name__}: {text}" if text else type(error).__name__)
-
-
-def clean(text: str) -> str:
-    """Text that the journal takes: a plugin's exception may carry lone surrogates."""
-    return text[:ERROR_CHARS].encode(errors="backslashreplace").decode()

@@ -585,7 +585,7 @@ def test_the_log_has_the_first_failure_and_the_first_success_after_it(
 ) -> None:
     """One click that fails is enough to be told why; many are not told one by one, nor are the next ones at once."""
     caplog.set_level(logging.INFO, "postbox.outbox")
-    monkeypatch.setattr("postbox_plugin.outbox.delivery.TELL_EVERY", 3600.0)
+    monkeypatch.setattr("postbox_plugin.outbox.telling.TELL_EVERY", 3600.0)
     log = Recorder()
 
     async def main() -> None:
@@ -611,7 +611,7 @@ def test_a_call_that_began_in_an_outage_says_nothing_of_the_time_after_it(
 ) -> None:
     """It was on its way when the notifier failed, and fails when that works again: the log has one outage."""
     caplog.set_level(logging.INFO, "postbox.outbox")
-    monkeypatch.setattr("postbox_plugin.outbox.delivery.TELL_EVERY", 0.0)
+    monkeypatch.setattr("postbox_plugin.outbox.telling.TELL_EVERY", 0.0)
     taken: list[str] = []
 
     async def main() -> None:
