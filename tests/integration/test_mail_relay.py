@@ -97,13 +97,16 @@ class RelayCases(MailCases):
         """The relay is another process, and knows what another adapter has rewritten by its links."""
         with (
             running_relay(self.settings(sink.port), postbox) as port,
-            tracked.SMTP("127.0.0.1", port, local_hostname="localhost", postbox=postbox) as smtp,
+            self.tracked_smtp(port, postbox) as smtp,
         ):
             self.secure(smtp)
             smtp.send_message(mime(PLAIN))
         (arrived,) = sink.mails
         assert len(tracking_links(arrived)) == len(ADDRESSES)
         assert {postbox.open(link.decode()).message_id for link in tracking_links(arrived)} == {message_id(arrived)}
+
+    def tracked_smtp(self, port: int, postbox: Postbox) -> smtplib.SMTP:
+        return tracked.SMTP("127.0.0.1", port, local_hostname="localhost", postbox=postbox)
 
     def secure(self, smtp: smtplib.SMTP) -> None:
         pass
@@ -178,6 +181,40 @@ class TestStartTlsAndAuth(RelayCases):
     def secure(self, smtp: smtplib.SMTP) -> None:
         smtp.starttls(context=self.certificates.trusting)
         smtp.login(*getattr(self, "login", (USER, PASSWORD)))
+
+
+class TestTlsFromTheFirstByte(RelayCases):
+    """As on port 465 (RFC 8314, 3.3)."""
+
+    protocol = b"ESMTPSA"
+
+    @pytest.fixture(autouse=True)
+    def _certificates(self, certificates: Certificates) -> None:
+        self.certificates = certificates
+
+    def settings(self, port: int) -> RelaySettings:
+        chain = str(self.certificates.chain)
+        return settings(port, listen_tls="tls", cert=chain, key=chain, users={USER: PASSWORD})
+
+    def send(self, message: EmailMessage, sink: Sink, postbox: Postbox | None) -> None:
+        if postbox is None:
+            self.send_to(sink.port, message)
+            return
+        trusting = self.certificates.trusting
+        with (
+            running_relay(self.settings(sink.port), postbox) as port,
+            smtplib.SMTP_SSL("127.0.0.1", port, local_hostname="localhost", context=trusting) as smtp,
+        ):
+            self.secure(smtp)
+            assert not smtp.has_extn("starttls")
+            smtp.send_message(message)
+
+    def tracked_smtp(self, port: int, postbox: Postbox) -> smtplib.SMTP:
+        trusting = self.certificates.trusting
+        return tracked.SMTP_SSL("127.0.0.1", port, local_hostname="localhost", context=trusting, postbox=postbox)
+
+    def secure(self, smtp: smtplib.SMTP) -> None:
+        smtp.login(USER, PASSWORD)
 
 
 RAW = mime(PLAIN).as_bytes()

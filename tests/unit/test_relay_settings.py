@@ -154,6 +154,7 @@ def test_what_is_wrong_is_named_with_its_place_and_remedy(
         ({"networks": ["10.0.0.1/8"]}, "networks[0]", "has host bits set"),
         ({"users": {"a": "b"}}, "cert", "AUTH needs STARTTLS"),
         ({"cert": "a.pem"}, "key", "is missing"),
+        ({"listen_tls": "tls"}, "cert", 'is missing, and listen_tls = "tls" needs it'),
         ({"upstream_user": "a"}, "upstream_password", "is missing"),
         ({"upstream_user": "a", "upstream_password": "b", "upstream_tls": "none"}, "upstream_tls", "anybody to read"),
         ({"hostname": "two words"}, "hostname", "is not a host name"),

@@ -82,7 +82,13 @@ async def _finish(shared: Shared, stop_limit: float) -> None:
 async def _listen(settings: RelaySettings, shared: Shared) -> asyncio.Server:
     host, port = settings.address
     try:
-        return await asyncio.get_running_loop().create_server(partial(Session, shared), host, port, backlog=BACKLOG)
+        return await asyncio.get_running_loop().create_server(
+            partial(Session, shared),
+            host,
+            port,
+            backlog=BACKLOG,
+            ssl=shared.tls if settings.listen_tls == "tls" else None,
+        )
     except OSError as error:
         problem = f"cannot listen on {settings.listen} ({error.strerror or error})"
         raise SettingsError("relay.listen", problem, "Choose an address of this machine and a free port") from error

@@ -73,7 +73,7 @@ class Shared:
     :ivar hostname: our own name.
     :ivar upstream: where mails go.
     :ivar delivery: what becomes of them on the way.
-    :ivar tls: the certificate for STARTTLS; ``None`` without one.
+    :ivar tls: the certificate; ``None`` without one.
     :ivar sessions: those that are connected.
     :ivar left: set whenever one disconnects.
     :ivar stopping: whether the relay takes no further mail.
@@ -104,6 +104,7 @@ class Session(SMTP):
     def __init__(self, shared: Shared) -> None:
         self._shared: Final = shared
         self._trusted: Final = shared.settings.trusted
+        self._always_encrypted: Final = shared.settings.listen_tls == "tls"
         self._transaction: Transaction | None = None
         self._at_work = False
         self._failed_logins = 0
@@ -112,9 +113,9 @@ class Session(SMTP):
             hostname=shared.hostname,
             ident="ESMTP postbox relay",
             enable_SMTPUTF8=True,
-            tls_context=shared.tls,
+            tls_context=None if self._always_encrypted else shared.tls,
             timeout=shared.settings.timeout,
-            auth_require_tls=not shared.settings.plaintext_auth,
+            auth_require_tls=not (shared.settings.plaintext_auth or self._always_encrypted),
             authenticator=self._authenticate_user,
             loop=asyncio.get_running_loop(),
         )
@@ -308,7 +309,7 @@ class Session(SMTP):
 
     @property
     def _encrypted(self) -> bool:
-        return self.session is not None and self.session.ssl is not None
+        return self._always_encrypted or (self.session is not None and self.session.ssl is not None)
 
     @property
     def _extended(self) -> bool:

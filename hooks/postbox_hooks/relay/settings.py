@@ -38,7 +38,9 @@ class RelaySettings:
     :param upstream_user: who to log in as there; not at all if empty.
     :param upstream_password: the password for it.
     :param listen: where clients connect to, ``host:port``.
-    :param cert: the certificate chain for the clients' STARTTLS, a PEM file; none is offered if empty.
+    :param listen_tls: how they encrypt: ``starttls``, which they may leave off where no password is asked for, or
+        ``tls`` from the first byte (RFC 8314, 3.3; port 465).
+    :param cert: the certificate chain for that, a PEM file; STARTTLS is not offered if empty.
     :param key: its private key, a PEM file.
     :param users: who may send, after AUTH: names and passwords.
     :param networks: who may send without. Without ``users`` and ``networks``, this machine.
@@ -59,6 +61,7 @@ class RelaySettings:
     upstream_user: str = ""
     upstream_password: str = field(default="", repr=False)
     listen: str = "127.0.0.1:2525"
+    listen_tls: Literal["starttls", "tls"] = "starttls"
     cert: FilePath = ""
     key: FilePath = ""
     users: dict[str, str] = field(default_factory=dict, repr=False)
@@ -79,7 +82,9 @@ class RelaySettings:
                 raise SettingsError(name, f"{getattr(self, name)!r} is not above zero", "Write a number above zero")
         if bool(self.cert) != bool(self.key):
             missing = "key" if self.cert else "cert"
-            raise SettingsError(missing, "is missing", f"STARTTLS needs both: add {missing} = ...")
+            raise SettingsError(missing, "is missing", f"TLS needs both: add {missing} = ...")
+        if self.listen_tls == "tls" and not self.cert:
+            raise SettingsError("cert", 'is missing, and listen_tls = "tls" needs it', "Add cert and key")
         if not self.hostname.isascii() or any(character.isspace() for character in self.hostname):
             raise SettingsError("hostname", f"{self.hostname!r} is not a host name", "Write it in ASCII")
         self._check_passwords()
