@@ -47,6 +47,8 @@ def check_positive(record: msgspec.Struct, *names: str) -> None:
 
 def reason(error: msgspec.ValidationError) -> str:
     """What is wrong with a value's type, as part of a sentence."""
+    if str(error).startswith("Invalid enum value"):
+        return f"cannot be {str(error).removeprefix('Invalid enum value ')}"
     return f"has the wrong type ({str(error)[0].lower()}{str(error)[1:]})"
 
 

@@ -31,7 +31,18 @@ from postbox_plugin.hookspecs import NAME
 from postbox_plugin.options import construct, kinds
 from postbox_plugin.settings import ServeSettings, Settings, from_mapping
 
-__all__ = ["CONFIG_VARIABLE", "VARIABLES", "FilePath", "load", "load_table", "set_by_environment", "source_of"]
+__all__ = [
+    "CONFIG_VARIABLE",
+    "VARIABLES",
+    "FilePath",
+    "followed",
+    "load",
+    "load_table",
+    "set_by_environment",
+    "source_of",
+]
+
+_MAY_REFER: Final = ("keys", "notify", "plugin")
 
 CONFIG_VARIABLE: Final = f"{NAME.upper()}_CONFIG"
 """The environment variable that names the TOML file for the command line."""
@@ -136,6 +147,17 @@ def set_by_environment(environ: Mapping[str, str]) -> list[str]:
     return [variable for variable in VARIABLES if variable in environ]
 
 
+def followed(given: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """The settings of a mapping, with ``env:NAME`` and ``file:PATH`` followed where a file may have them too.
+
+    :param given: the settings by name.
+    :param environ: the environment.
+    :raises SettingsError: if one leads nowhere.
+    """
+    references = _References(Path(), environ)
+    return {name: references.everywhere(name, value) if name in _MAY_REFER else value for name, value in given.items()}
+
+
 def source_of(key: str, path: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> str:
     """Where a setting came from that is neither a list nor in one: the name of a variable or of the file.
 
@@ -170,7 +192,7 @@ class _References:
         """The same value with every text in it followed, also those in lists and tables."""
         if isinstance(value, str):
             return self.follow(key, value)
-        if isinstance(value, list):
+        if isinstance(value, list | tuple):
             return [self.everywhere(f"{key}[{place}]", item) for place, item in enumerate(value)]
         if isinstance(value, dict):
             return {name: self.everywhere(f"{key}.{name}", item) for name, item in value.items()}
@@ -195,8 +217,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
+        here = "" if path.is_absolute() else f" in {Path.cwd()}"
         raise SettingsError(
-            "the file", "does not exist", "Write it, or name the one that is meant", str(path)
+            "the file", f"does not exist{here}", "Write it, or name the one that is meant", str(path)
         ) from None
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -221,7 +244,7 @@ def _from_file(path: Path, environ: Mapping[str, str], outweighed: Sequence[tupl
         _drop(values, place)
     _leave_tables(values, str(path))
     references = _References(path.parent, environ)
-    for name in ("keys", "notify", "plugin"):
+    for name in _MAY_REFER:
         if name in values:
             try:
                 values[name] = references.everywhere(name, values[name])

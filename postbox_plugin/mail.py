@@ -128,6 +128,7 @@ class Mail:
         arguments if empty.
     :param recipients: everyone the message goes to; ``(recipient,)`` if empty.
     :param html_parts: the HTML bodies of a message that has several; ``[html]`` if empty.
+    :raises TypeError: if ``recipient`` is not one text, or ``recipients`` is.
     """
 
     __slots__ = ("_headers", "_message_id", "_recipients", "_tags", "html_parts", "track")
@@ -145,6 +146,12 @@ class Mail:
         recipients: Iterable[str] = (),
         html_parts: Iterable[str] = (),
     ) -> None:
+        if recipient and not isinstance(recipient, str):
+            raise TypeError(
+                f"recipient is one address, not {type(recipient).__name__}: a mail to several is not tracked"
+            )
+        if isinstance(recipients, str):
+            raise TypeError(f"recipients is a list of addresses: write [{recipients!r}]")
         given = (("From", sender), ("To", recipient), ("Subject", subject))
         self._headers = tuple(headers) or tuple((name, value) for name, value in given if value)
         self._recipients = tuple(recipients) or ((recipient,) if recipient else ())

@@ -144,7 +144,8 @@ class Rewriter:
         )
         mail.track = given.track
         self._plugins.before_send(mail)
-        reason = _why_not(mail)
+        named, unclear = recipients_of([("To", recipient) for recipient in mail.recipients], None)
+        reason = unclear or _why_not(mail) or (f"{len(named)} recipients" if len(named) > 1 else "")
         if reason:
             return mail.html, Report(reason=reason, recipients=mail.recipients)
         sealer = MessageSealer(self._ring.sealing, self._facts(mail))

@@ -13,9 +13,9 @@ from typing import Any, Final, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 from postbox_plugin.bridge import bridge
-from postbox_plugin.config import load
+from postbox_plugin.config import followed, load
 from postbox_plugin.counts import Counts
-from postbox_plugin.errors import InvalidToken, PluginError
+from postbox_plugin.errors import InvalidToken, PluginError, SettingsError
 from postbox_plugin.hookspecs import NAME
 from postbox_plugin.incoming import ClickRecorder
 from postbox_plugin.links.report import Report
@@ -75,10 +75,15 @@ class Postbox:
         """Set up from plain values in the shape of ``postbox.toml``, as a framework's own settings hold them.
 
         :param given: the settings by name; ``serve`` is a mapping, ``notify`` and ``plugin`` are lists of mappings.
+            ``env:NAME`` and ``file:PATH`` are followed as in a file; paths start at the working directory.
         :param source: what an error about a setting names as its place.
         :raises SettingsError: naming ``source``, the key, what is wrong and what to write.
         """
-        return cls(from_mapping(given, source), plugins, source=source)
+        try:
+            values = followed(given, os.environ)
+        except SettingsError as error:
+            raise error.at(source) from None
+        return cls(from_mapping(values, source), plugins, source=source)
 
     @classmethod
     def from_env(cls, plugins: Iterable[object] = ()) -> Self:
@@ -127,7 +132,13 @@ class Postbox:
         :param mail: who it is from and to, its subject and tags; ``X-Postbox-Track``, ``X-Postbox-Tags`` and
             ``X-Postbox-Message-Id`` among its headers count as in a message. Its ``message_id`` is filled in, so that
             the program can tie clicks to what it sent.
+        :raises TypeError: if ``html`` is not text, or ``mail`` no :class:`Mail`.
         """
+        if not isinstance(html, str) or not isinstance(mail, Mail):
+            raise TypeError(
+                f"track_html needs a text and a Mail, not {type(html).__name__} and {type(mail).__name__}: write "
+                "track_html(html, Mail(sender=..., recipient=...))"
+            )
         try:
             tracked, report = self._rewriter.html(html, mail)
         except Exception:

@@ -17,7 +17,7 @@ from weakref import WeakSet
 from postbox_plugin import Postbox
 from postbox_plugin.errors import SettingsError
 
-__all__ = ["envelope", "installed", "outermost", "postbox_of", "rewritten"]
+__all__ = ["check_postbox", "envelope", "installed", "outermost", "postbox_of", "rewritten"]
 
 _LINE_ENDING: Final = re.compile(r"\r\n|\r|\n")
 
@@ -58,6 +58,18 @@ def outermost() -> Iterator[bool]:
         yield first
     finally:
         _in_hand.reset(token)
+
+
+def check_postbox(postbox: object, call: str) -> None:
+    """Hold what is to rewrite against what can, before a mail depends on it.
+
+    :param postbox: what was given.
+    :param call: what to write: ``install(postbox)``.
+    :raises TypeError: if it is no ``Postbox``.
+    """
+    if not isinstance(postbox, Postbox):
+        name = call.partition("(")[0]
+        raise TypeError(f"{name} needs the Postbox that rewrites, not {type(postbox).__name__}: write {call}")
 
 
 def postbox_of(setting: object, source: str, where: str) -> Postbox:
@@ -140,10 +152,7 @@ def installed(postbox: Postbox, classes: Iterable[type], name: str, make: MakeSt
     :returns: what undoes it: by its ``close()``, or at the end of a ``with`` block.
     :raises TypeError: if ``postbox`` is not one.
     """
-    if not isinstance(postbox, Postbox):
-        raise TypeError(
-            f"install needs the Postbox that rewrites, not {type(postbox).__name__}: write install(postbox)"
-        )
+    check_postbox(postbox, "install(postbox)")
     undo = ExitStack()
     owners = (next(base for base in one.__mro__ if name in vars(base)) for one in classes)
     for owner in dict.fromkeys(owners):

@@ -76,11 +76,10 @@ class KeyRing:
             try:
                 key = Key(text)
             except ValueError as error:
-                raise SettingsError(
-                    f"keys[{place}]",
-                    f"the key {error}",
-                    "Write 32 bytes as base64url, as `postbox keys new` prints them",
-                ) from None
+                remedy = "Write 32 bytes as base64url, as `postbox keys new` prints them"
+                if text.startswith(("env:", "file:")):
+                    remedy += "; env: and file: are for files of settings, and Postbox.from_mapping"
+                raise SettingsError(f"keys[{place}]", f"the key {error}", remedy) from None
             if key.id in self._by_id:
                 raise SettingsError(f"keys[{place}]", "the key stands in the ring twice", "Remove one of the two")
             self._by_id[key.id] = key

@@ -399,6 +399,11 @@ def test_another_client_is_an_error(postbox: Postbox) -> None:
     for wrong in (other, boto3, None):
         with pytest.raises(TypeError, match=r"track\(\) needs a client of boto3 for SES.*write track\(boto3\.client"):
             track(cast(Any, wrong), postbox)
+    client = boto3.client("sesv2", region_name="eu-central-1", **SES_KEYS)
+    with pytest.raises(
+        TypeError, match=r"track needs the Postbox that rewrites, not str: write track\(client, postbox"
+    ):
+        track(client, cast(Any, "postbox.toml"))
 
 
 def test_without_boto3_the_error_names_the_extra() -> None:

@@ -15,6 +15,7 @@ from email.mime.multipart import MIMEMultipart
 from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 from django.core import mail
 from django.core.checks import CheckMessage, run_checks
@@ -423,6 +424,42 @@ def test_the_system_check_is_content_with_what_is_right() -> None:
     assert complaints(POSTBOX=GOOD, **unwrapped(LOCMEM)) == []
 
 
+def sending_by(backend: str, **further: Any) -> dict[str, Any]:
+    """Settings under which mails are sent without us."""
+    return {
+        **({"MAILERS": {"default": {"BACKEND": backend}}} if HAS_MAILERS else {"EMAIL_BACKEND": backend}),
+        **further,
+    }
+
+
+@pytest.mark.parametrize(
+    "backend",
+    [SMTP, "postbox_hooks.mail.django.Backend", "postbox_hooks.mail.django", "anymail.backends.test.EmailBackend"],
+)
+def test_the_system_check_warns_where_no_mail_is_tracked(backend: str) -> None:
+    """The settings are there, and nothing uses them: forgotten, or misspelt."""
+    (found,) = complaints(POSTBOX=GOOD, **sending_by(backend))
+    assert (found.id, found.msg) == ("postbox.W001", "No mail is tracked: nothing sends by our backend.")
+    assert OURS in found.hint
+
+
+def test_the_system_check_knows_a_backend_made_of_ours_and_what_django_post_office_sends_by() -> None:
+    assert complaints(POSTBOX=GOOD, **sending_by(f"{__name__}.Subclass")) == []
+    post_office = {"BACKENDS": {"default": OURS}}
+    assert complaints(POSTBOX=GOOD, **sending_by("post_office.EmailBackend", POST_OFFICE=post_office)) == []
+
+
+class Subclass(EmailBackend):
+    """A project's own."""
+
+
+if not HAS_MAILERS:
+
+    def test_the_system_check_says_that_this_django_knows_no_mailers() -> None:
+        (found,) = complaints(POSTBOX=GOOD, EMAIL_BACKEND=SMTP, MAILERS={"default": {"BACKEND": OURS}})
+        assert found.hint.endswith(f", for Django {django.get_version()} knows no MAILERS")
+
+
 WRONG_INNER = (
     [
         (
@@ -472,6 +509,8 @@ if HAS_MAILERS:
         unknown = pytest.raises(ImproperlyConfigured, match="Unknown options 'port'")
         with override_settings(POSTBOX=GOOD, **changed), unknown:
             connection()
+        (found,) = complaints(POSTBOX=GOOD, **changed)
+        assert found.msg == "MAILERS['default']: 'port' is for the mailer that sends: move it to 'sender'"
 
 
 def test_get_postbox_raises_what_is_wrong() -> None:

@@ -201,6 +201,11 @@ def test_what_cannot_be_tracked_is_an_error(postbox: Postbox) -> None:
     for wrong in (emails, emails.Message(html="x"), smtplib.SMTP, None):
         with pytest.raises(TypeError, match=re.escape("write track(emails.Message, postbox)")):
             track(cast(Any, wrong), postbox)
+    with pytest.raises(
+        TypeError, match=r"track needs the Postbox that rewrites, not str: write track\(emails\.Message, p"
+    ):
+        track(emails.Message, cast(Any, "postbox.toml"))
+    assert emails.Message.after_build is None
     with track(emails.Message, postbox), pytest.raises(RuntimeError, match="Message is tracked already"):
         track(emails.Message, postbox)
     track(emails.Message, postbox).close()

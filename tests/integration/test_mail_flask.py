@@ -8,6 +8,7 @@ import smtplib
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from email import message_from_string
 from email.mime.base import MIMEBase
 from pathlib import Path
 from types import ModuleType
@@ -341,7 +342,8 @@ def test_what_flask_mail_records_is_what_is_sent(suppressed: bool, sink: Sink, p
         assert LINK.sub("", recorded.html) == re.sub(r"https?://[^\"']+", "", HTML)
         assert recorded.alts["x-amp-html"] == "<p>AMP</p>"
         assert (recorded.subject, recorded.recipients) == (message.subject, message.recipients)
-        assert LINK.search(str(recorded))
+        (html,) = (part for part in message_from_string(str(recorded)).walk() if part.get_content_type() == "text/html")
+        assert LINK.search(html.get_payload(decode=True).decode())  # in whatever encoding other libraries have set
         assert "X-Postbox-Tags" not in recorded.as_string()
         assert recorded.as_bytes() == bytes(recorded) == recorded.as_string().encode()
         assert (message.html, message.extra_headers) == (HTML, {"X-Postbox-Tags": "a=b"})

@@ -371,18 +371,26 @@ def test_a_server_that_is_not_there_is_a_temporary_failure(postbox: Postbox) -> 
 
 
 @pytest.mark.parametrize(
-    ("script", "changes"),
+    ("script", "changes", "hint"),
     [
-        ({"CONNECT": "554 5.7.1 You are blocked"}, {}),
-        ({"EHLO": "550 5.7.1 Go away", "HELO": "550 5.7.1 Go away"}, {}),
-        ({}, {"upstream_tls": "starttls"}),
-        ({}, {"upstream_user": "relay", "upstream_password": "x", "plaintext_auth": True}),
+        ({"CONNECT": "554 5.7.1 You are blocked"}, {}, ""),
+        ({"EHLO": "550 5.7.1 Go away", "HELO": "550 5.7.1 Go away"}, {}, ""),
+        ({}, {"upstream_tls": "starttls"}, " (see relay.upstream_tls)"),
+        (
+            {},
+            {"upstream_user": "relay", "upstream_password": "x", "plaintext_auth": True},
+            " (see relay.upstream_user and relay.upstream_password)",
+        ),
     ],
 )
 def test_what_is_wrong_between_relay_and_server_bounces_no_mail(
-    script: dict[str, str | float], changes: dict[str, object], postbox: Postbox, caplog: pytest.LogCaptureFixture
+    script: dict[str, str | float],
+    changes: dict[str, object],
+    hint: str,
+    postbox: Postbox,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A relay that may not connect, encrypt or log in says 451, and its log says why."""
+    """A relay that may not connect, encrypt or log in says 451, and its log says why, and where to look."""
     with (
         running_server(Server(answers(script))) as server,
         running_relay(settings(server.port, **changes), postbox) as port,
@@ -391,6 +399,7 @@ def test_what_is_wrong_between_relay_and_server_bounces_no_mail(
         code, text = client.mail("shop@example.com")
         assert (code, text[:5]) == (451, b"4.4.1")
     assert re.search("upstream: SMTP\\w*(Error|Exception): .+", caplog.text)
+    assert caplog.text.endswith(f"{hint}\n") if hint else "relay.upstream" not in caplog.text
     assert "example.com" not in caplog.text
 
 

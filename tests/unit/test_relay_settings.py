@@ -100,10 +100,7 @@ def test_the_environment_alone() -> None:
             '[relay]\nupstream = "a:1"\nupstream_tls = "ssl"',
             {},
             {},
-            (
-                "{path}: relay.upstream_tls: has the wrong type (invalid enum value 'ssl'). Write one of \"starttls\", "
-                '"tls", "none"'
-            ),
+            '{path}: relay.upstream_tls: cannot be \'ssl\'. Write one of "starttls", "tls", "none"',
         ),
         (
             '[relay]\nupstream = "a:1"\nusers = { shop = "env:NOT_SET" }',
@@ -144,6 +141,7 @@ def test_what_is_wrong_is_named_with_its_place_and_remedy(
     ("given", "key", "complaint"),
     [
         ({"upstream": "mail.example.com:0"}, "upstream", "has no port"),
+        ({"upstream": "localhost:25", "listen": "localhost:25"}, "upstream", "is where the relay itself listens"),
         ({"upstream": "smtp://mail:25"}, "upstream", "is not host:port"),
         ({"upstream": "[::1]:70000"}, "upstream", "is not host:port"),
         ({"listen": "2525"}, "listen", "is not host:port"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -216,6 +217,37 @@ def test_headers_of_a_mail_count_as_those_of_a_message() -> None:
     assert link.message_id == mail.message_id == "QA_JPkU2fkpIWdkx"
     off = Mail(headers=[*given, ("x-postbox-track", "no")], recipients=["b@example.com"])
     assert postbox.track_html(html, off) == html
+
+
+@pytest.mark.parametrize(
+    ("recipient", "links"),
+    [
+        ("reader@example.com", 1),
+        ("Reader <reader@example.com>", 1),
+        ("\N{CYRILLIC CAPITAL LETTER CHE} <reader@example.com>", 1),
+        ("one@example.com, two@example.com", 0),
+        ("nobody", 0),
+        ("", 0),
+    ],
+)
+def test_html_for_anybody_but_one_reader_is_left_alone(recipient: str, links: int) -> None:
+    """As a message is, whose click could not say whose it was."""
+    postbox = Postbox(Settings(domain="click.example.com", keys=[KEY]))
+    tracked = postbox.track_html(f'<a href="{URL}">x</a>', Mail(sender="a@example.com", recipient=recipient))
+    assert tracked.count("https://click.example.com/c/") == links
+
+
+def test_arguments_that_are_none_are_named() -> None:
+    """At once, with what to write; a mail is not sent untracked for them."""
+    postbox = Postbox(Settings(domain="click.example.com", keys=[KEY]))
+    mail: Any = Mail(sender="a@example.com", recipient="b@example.com")
+    for html, given in ((mail, "<a>"), (b"<a>", mail), ("<a>", {"to": "b@example.com"})):
+        with pytest.raises(TypeError, match=r"track_html needs a text and a Mail, not .*: write track_html"):
+            postbox.track_html(html, given)
+    with pytest.raises(TypeError, match="recipient is one address, not list"):
+        Mail(recipient=["b@example.com"])  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"recipients is a list of addresses: write \['b@example.com'\]"):
+        Mail(recipients="b@example.com")
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from postbox_plugin import Postbox
 from postbox_plugin.errors import PostboxError, SettingsError
 from postbox_plugin.settings import NotifySettings, PluginSettings, ServeSettings, Settings, from_mapping
 from postbox_plugin.tokens.keyring import new_key
@@ -228,6 +230,22 @@ def test_origin_leaves_out_the_usual_port() -> None:
     assert make().origin("https") == "https://click.example.com"
     assert make(https_port=8443).origin("https") == "https://click.example.com:8443"
     assert make(http_port=8080).origin("http") == "http://click.example.com:8080"
+
+
+def test_a_mapping_may_refer_to_variables_and_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a file may; in a Settings the value itself is written, and the error says so."""
+    key, old = new_key(), new_key()
+    monkeypatch.setenv("THE_KEY", key)
+    (tmp_path / "old").write_text(f"{old}\n")
+    monkeypatch.chdir(tmp_path)
+    postbox = Postbox.from_mapping({"domain": DOMAIN, "keys": ("env:THE_KEY", "file:old")})
+    assert list(postbox.settings.keys) == [key, old]
+    with pytest.raises(
+        SettingsError, match=r"^app\.config: keys\[0\]: env:NO_KEY refers to an environment variable that"
+    ):
+        Postbox.from_mapping({"domain": DOMAIN, "keys": ["env:NO_KEY"]}, source="app.config")
+    with pytest.raises(SettingsError, match=r"env: and file: are for files of settings, and Postbox\.from_mapping"):
+        Postbox(Settings(domain=DOMAIN, keys=["env:THE_KEY"]))
 
 
 def test_settings_error_is_ours_and_a_value_error() -> None:

@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final, TypeAlias
 
-from postbox_hooks._shared import envelope, outermost
+from postbox_hooks._shared import check_postbox, envelope, outermost
 from postbox_plugin import Mail, Postbox
 from postbox_plugin.errors import MissingExtra
 
@@ -52,12 +52,13 @@ def track(client: BaseClient, postbox: Postbox) -> ExitStack:
     :param client: a client ``ses`` or ``sesv2``.
     :param postbox: what does the rewriting.
     :returns: what undoes it: by its ``close()``, or at the end of a ``with`` block.
-    :raises TypeError: if it is another client, or none.
+    :raises TypeError: if it is another client, or none, or there is no ``Postbox``.
     """
     service = client.meta.service_model.service_name if isinstance(client, BaseClient) else ""
     if service not in _CHANGES:
         remedy = 'write track(boto3.client("sesv2"), postbox)'
         raise TypeError(f"track() needs a client of boto3 for SES, not {client!r}: {remedy}")
+    check_postbox(postbox, "track(client, postbox)")
     handlers = {
         f"provide-client-params.{service}.{operation}": partial(_handle, postbox, change)
         for operation, change in _CHANGES[service].items()

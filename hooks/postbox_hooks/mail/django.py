@@ -22,7 +22,7 @@ and ``POSTBOX_EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"``,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -45,6 +45,8 @@ __all__ = ["EmailBackend", "get_postbox"]
 
 _PATH: Final = "postbox_hooks.mail.django.EmailBackend"
 _DEFAULT_INNER: Final = "django.core.mail.backends.smtp.EmailBackend"
+_OF_TEST_RUNNERS: Final = "django.core.mail.backends.locmem.EmailBackend"
+"""What they put in the place of all backends."""
 _HAS_MAILERS: Final = django.VERSION >= (6, 1)
 
 
@@ -172,6 +174,13 @@ def _load(path: str, where: str) -> type[BaseEmailBackend]:
     return found
 
 
+def _check_options(alias: str, options: Mapping[str, Any]) -> None:
+    inner = options.get("inner", "")
+    _mailer_class(alias, inner)
+    for name in options.keys() - {"inner", "fail_silently"}:
+        raise ImproperlyConfigured(f"MAILERS[{alias!r}]: {name!r} is for the mailer that sends: move it to {inner!r}")
+
+
 @checks.register
 def _check(app_configs: Sequence[Any] | None, **_: object) -> list[checks.CheckMessage]:
     """Called by Django's system check, once the module is in ``INSTALLED_APPS``."""
@@ -181,14 +190,48 @@ def _check(app_configs: Sequence[Any] | None, **_: object) -> list[checks.CheckM
             check()
         except ImproperlyConfigured as error:
             found.append(checks.Error(str(error), id="postbox.E002"))
+    backends = list(_backends())
+    if not (found or _OF_TEST_RUNNERS in backends or any(map(_tracks, backends))):
+        found.append(
+            checks.Warning("No mail is tracked: nothing sends by our backend.", hint=_hint(), id="postbox.W001")
+        )
     return found
 
 
+def _backends() -> Iterator[str]:
+    """The backends that are configured, django-post_office's included."""
+    mailers = _mailers()
+    if mailers is None:
+        yield str(settings.EMAIL_BACKEND)
+    else:
+        yield from (str(mailer.get("BACKEND", "")) for mailer in mailers.values())
+    post_office = getattr(settings, "POST_OFFICE", {})
+    yield from map(str, post_office.get("BACKENDS", {}).values())
+
+
+def _tracks(path: str) -> bool:
+    try:
+        return issubclass(import_string(path), EmailBackend)
+    except (ImportError, TypeError):  # it is not there, or no class
+        return False
+
+
+def _hint() -> str:
+    if _mailers() is not None:
+        return f'Write MAILERS = {{"default": {{"BACKEND": "{_PATH}", "OPTIONS": {{"inner": ...}}}}, ...}}'
+    ignored = f", for Django {django.get_version()} knows no MAILERS" if hasattr(settings, "MAILERS") else ""
+    return f'Write EMAIL_BACKEND = "{_PATH}", and what is to send as POSTBOX_EMAIL_BACKEND{ignored}'
+
+
+def _mailers() -> Any:
+    return getattr(settings, "MAILERS", None) if _HAS_MAILERS else None
+
+
 def _inner_checks() -> Iterator[Callable[[], object]]:
-    mailers = getattr(settings, "MAILERS", None) if _HAS_MAILERS else None
+    mailers = _mailers()
     if mailers is None:
         yield partial(_backend_class, _inner_path())
         return
     for alias, mailer in mailers.items():
         if mailer.get("BACKEND") == _PATH:
-            yield partial(_mailer_class, alias, mailer.get("OPTIONS", {}).get("inner", ""))
+            yield partial(_check_options, alias, mailer.get("OPTIONS", {}))

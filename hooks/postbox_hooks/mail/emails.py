@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from postbox_hooks._shared import outermost
+from postbox_hooks._shared import check_postbox, outermost
 from postbox_plugin import Postbox
 from postbox_plugin.errors import MissingExtra
 
@@ -55,13 +55,14 @@ def track(message_class: type[Message], postbox: Postbox) -> ExitStack:
     :param message_class: ``emails.Message`` or a class made of it.
     :param postbox: what does the rewriting.
     :returns: what undoes it: by its ``close()``, or at the end of a ``with`` block.
-    :raises TypeError: if it is no such class.
+    :raises TypeError: if it is no such class, or there is no ``Postbox``.
     :raises RuntimeError: if it is tracked already.
     """
     if not (isinstance(message_class, type) and issubclass(message_class, Message)):
         raise TypeError(
             f"track() needs a class of messages, not {message_class!r}: write track(emails.Message, postbox)"
         )
+    check_postbox(postbox, "track(emails.Message, postbox)")
     if isinstance(message_class.after_build, _AfterBuild):
         raise RuntimeError(  # noqa: TRY004 - it is of the right type
             f"{message_class.__name__} is tracked already: close() what track() returned first"

@@ -77,6 +77,8 @@ class RelaySettings:
     def __post_init__(self) -> None:
         if self.server.port == 0:
             raise SettingsError("upstream", "has no port", 'Write for example "mail.example.com:587"')
+        if self.server == self.address:
+            raise SettingsError("upstream", "is where the relay itself listens", "Name the mail server that is to send")
         for name in ("size_limit", "connections", "idle_timeout", "timeout"):
             if not getattr(self, name) > 0:
                 raise SettingsError(name, f"{getattr(self, name)!r} is not above zero", "Write a number above zero")

@@ -267,8 +267,7 @@ class Upstream:
         except (aiosmtplib.SMTPException, OSError) as error:
             smtp.close()
             # Whatever it says now is about this relay and not about the mail, which is not to bounce for it.
-            said = f"it answered {error.code}" if isinstance(error, aiosmtplib.SMTPResponseException) else str(error)
-            raise Lost(UNREACHABLE, f"{type(error).__name__}: {said}") from error
+            raise Lost(UNREACHABLE, _why(error)) from error
         except BaseException:
             smtp.close()
             raise
@@ -286,6 +285,22 @@ def _on_the_wire(content: bytes) -> bytes:
     end = b".\r\n" if content.endswith(b"\r\n") else b"\r\n.\r\n"
     begin = b"." if content.startswith(b".") else b""
     return b"".join((begin, content.replace(b"\r\n.", b"\r\n.."), end))
+
+
+def _why(error: aiosmtplib.SMTPException | OSError) -> str:
+    """Why there is no connection, and which settings that may be for."""
+    said = f"it answered {error.code}" if isinstance(error, aiosmtplib.SMTPResponseException) else str(error)
+    settings: tuple[str, ...] = ("upstream",)
+    if isinstance(error, aiosmtplib.SMTPAuthenticationError) or "AUTH" in said:
+        settings = ("upstream_user", "upstream_password")
+    elif isinstance(error, aiosmtplib.SMTPResponseException):  # it has something against this relay
+        settings = ()
+    elif isinstance(error, ssl.SSLCertVerificationError):
+        settings = ("upstream", "upstream_ca_file")
+    elif isinstance(error, ssl.SSLError) or "STARTTLS" in said:
+        settings = ("upstream_tls",)
+    hint = f" (see {' and '.join(f'relay.{name}' for name in settings)})" if settings else ""
+    return f"{type(error).__name__}: {said}{hint}"
 
 
 async def _greet(smtp: aiosmtplib.SMTP) -> None:
