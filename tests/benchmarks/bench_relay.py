@@ -5,7 +5,7 @@ Each relay is a process of its own, and so is the mail server behind it; the cli
 one mail after the other. The relays have one core, and all else another. They take turns, several rounds long, and the
 table shows the median of each::
 
-    python tests/benchmarks/bench_relay.py [--rounds 5] [--seconds 2]
+    python tests/benchmarks/bench_relay.py [--rounds 15] [--seconds 1]
 """
 
 from __future__ import annotations
@@ -223,8 +223,8 @@ def show(results: dict[str, dict[str, list[float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5, help="how often each relay has its turn")
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long a turn is")
+    parser.add_argument("--rounds", type=int, default=15, help="how often each relay has its turn")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long a turn is")
     arguments = parser.parse_args()
 
     spawn = multiprocessing.get_context("spawn")
