@@ -419,9 +419,10 @@ def test_the_system_check_names_what_is_wrong_with_postbox(setting: Any, names: 
 
 
 def test_the_system_check_is_content_with_what_is_right() -> None:
-    """And so it is where a test runner has replaced the backend."""
+    """And so it is where a test runner, or a developer, has replaced the backend."""
     assert complaints(POSTBOX=GOOD, **mailers(LOCMEM)) == []
     assert complaints(POSTBOX=GOOD, **unwrapped(LOCMEM)) == []
+    assert complaints(POSTBOX=GOOD, **sending_by("django.core.mail.backends.console.EmailBackend")) == []
 
 
 def sending_by(backend: str, **further: Any) -> dict[str, Any]:

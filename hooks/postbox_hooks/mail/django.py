@@ -45,8 +45,10 @@ __all__ = ["EmailBackend", "get_postbox"]
 
 _PATH: Final = "postbox_hooks.mail.django.EmailBackend"
 _DEFAULT_INNER: Final = "django.core.mail.backends.smtp.EmailBackend"
-_OF_TEST_RUNNERS: Final = "django.core.mail.backends.locmem.EmailBackend"
-"""What they put in the place of all backends."""
+_SEND_NOTHING: Final = frozenset(
+    f"django.core.mail.backends.{name}.EmailBackend" for name in ("console", "dummy", "filebased", "locmem")
+)
+"""What developers, and test runners, put in the place of the one that sends."""
 _HAS_MAILERS: Final = django.VERSION >= (6, 1)
 
 
@@ -191,7 +193,7 @@ def _check(app_configs: Sequence[Any] | None, **_: object) -> list[checks.CheckM
         except ImproperlyConfigured as error:
             found.append(checks.Error(str(error), id="postbox.E002"))
     backends = list(_backends())
-    if not (found or _OF_TEST_RUNNERS in backends or any(map(_tracks, backends))):
+    if not (found or any(path in _SEND_NOTHING or _tracks(path) for path in backends)):
         found.append(
             checks.Warning("No mail is tracked: nothing sends by our backend.", hint=_hint(), id="postbox.W001")
         )
