@@ -58,6 +58,11 @@ _LINE: Final = re.compile(r"\s*\(at line (\d+), column (\d+)\)\Z")
 _DEFAULT_SPOOL: Final[str] = next(field.default for field in msgspec.structs.fields(Settings) if field.name == "spool")
 
 
+def _variable(*place: str) -> str:
+    """The environment variable of a setting: ``POSTBOX_SERVE_HTTP`` of ``serve``, ``http``."""
+    return "_".join((NAME, *place)).upper()
+
+
 def _settings(kind: type[msgspec.Struct], path: tuple[str, ...] = ()) -> dict[str, tuple[tuple[str, ...], Any]]:
     found: dict[str, tuple[tuple[str, ...], Any]] = {}
     for field in msgspec.structs.fields(kind):
@@ -65,7 +70,7 @@ def _settings(kind: type[msgspec.Struct], path: tuple[str, ...] = ()) -> dict[st
         if field.type is ServeSettings:
             found |= _settings(ServeSettings, place)
         else:
-            found["_".join((NAME, *place)).upper()] = (place, field.type)
+            found[_variable(*place)] = (place, field.type)
     return found
 
 
@@ -121,7 +126,7 @@ def load_table(
     :raises SettingsError: as :func:`load` does.
     """
     types = kinds(factory)
-    variables = {option: "_".join((NAME, name, option)).upper() for option in types}
+    variables = {option: _variable(name, option) for option in types}
     set_here = {option: variable for option, variable in variables.items() if variable in environ}
     values = {} if path is None else _table(Path(path), environ, name, factory, {*set_here, *given})
     for option, variable in set_here.items():
@@ -164,7 +169,7 @@ def source_of(key: str, path: str | os.PathLike[str] | None, environ: Mapping[st
     :param key: the setting: ``serve.http``.
     :param path: as for :func:`load`, like ``environ``.
     """
-    variable = "_".join((NAME, *key.split("."))).upper()
+    variable = _variable(*key.split("."))
     return variable if variable in environ else "the environment" if path is None else str(path)
 
 

@@ -135,17 +135,17 @@ class Rewriter:
         given.assign_message_id(given.message_id or _given_message_id(given.headers) or _new_message_id())
         if _switched_off(given.headers):
             return html, Report(reason=f"switched off by {TRACK}", recipients=given.recipients)
+        recipients, unclear = recipients_of([("To", recipient) for recipient in given.recipients], None)
         mail = Mail(
             headers=given.headers,
-            recipients=given.recipients,
+            recipients=recipients,
             html_parts=[html],
             tags={**read_message_tags(given.headers), **given.tags},
             message_id=given.message_id,
         )
         mail.track = given.track
         self._plugins.before_send(mail)
-        named, unclear = recipients_of([("To", recipient) for recipient in mail.recipients], None)
-        reason = unclear or _why_not(mail) or (f"{len(named)} recipients" if len(named) > 1 else "")
+        reason = unclear or _why_not(mail)
         if reason:
             return mail.html, Report(reason=reason, recipients=mail.recipients)
         sealer = MessageSealer(self._ring.sealing, self._facts(mail))

@@ -49,7 +49,7 @@ _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep",
 REMEMBERED: Final = 1024
 """How many links are remembered deflated."""
 REMEMBERED_LENGTH: Final = 512
-"""The longest of them, in characters."""
+"""The longest of them, in characters, or in bytes where there are tags."""
 
 
 _LinkTags = dict[str, tuple[str, ...]]
@@ -118,11 +118,10 @@ class LinkPacker:
         :param index: the link's place in its mail, from 0.
         :param tags: the link tags.
         """
-        place = _SHORT_VARINTS[index] if index <= 0x7F else _varint(index)
-        if tags:
-            return self._start_with_tags + place + self._shared + _deflated(msgspec.msgpack.encode((tags, url)))
-        deflated = _remembered_deflated(url) if len(url) <= REMEMBERED_LENGTH else _deflated(url.encode())
-        return self._start + place + self._shared + deflated
+        start = self._start_with_tags if tags else self._start
+        own = msgspec.msgpack.encode((tags, url)) if tags else url
+        deflated = _remembered_deflated(own) if len(own) <= REMEMBERED_LENGTH else _deflated(own)
+        return start + (_SHORT_VARINTS[index] if index <= 0x7F else _varint(index)) + self._shared + deflated
 
 
 def unpack(record: bytes) -> OpenedLink:
@@ -160,16 +159,14 @@ def unpack(record: bytes) -> OpenedLink:
     )
 
 
-def _deflated(data: bytes) -> bytes:
+def _deflated(data: str | bytes) -> bytes:
     """A whole stream. It ends on a full byte, so that another can follow it."""
     deflating = _FRESH.copy()
-    return deflating.compress(data) + deflating.flush()
+    return deflating.compress(data.encode() if isinstance(data, str) else data) + deflating.flush()
 
 
-@lru_cache(REMEMBERED)
-def _remembered_deflated(url: str) -> bytes:
-    """Of an address alone: a newsletter goes to many readers with much the same links."""
-    return _deflated(url.encode())
+# A newsletter goes to many readers with much the same links. Text knows its own hash from the time before.
+_remembered_deflated: Final = lru_cache(REMEMBERED)(_deflated)
 
 
 def _inflated(data: bytes) -> tuple[bytes, bytes]:
