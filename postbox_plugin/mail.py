@@ -1,14 +1,15 @@
-"""What before-send hooks see: the mail as a whole, and one link of it."""
+"""What before-send hooks see: the mail as a whole, its headers, and one link of it."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from typing import Self
 
 import msgspec
 
-__all__ = ["Link", "Mail", "OpenedLink", "Tags", "domain_of", "freeze_tags"]
+__all__ = ["Headers", "Link", "Mail", "OpenedLink", "Tags", "domain_of", "freeze_tags"]
 
 Tags = Mapping[str, tuple[str, ...]]
 """Tags as they are notified: each key with its values, in the order given."""
@@ -39,6 +40,31 @@ def domain_of(addresses: Sequence[str]) -> str:
     """
     match = _DOMAIN.search(addresses[0]) if addresses else None
     return match[1].lower() if match else ""
+
+
+class Headers(tuple[tuple[str, str], ...]):
+    """The headers of a mail in their order, name and unfolded value, found by name without regard to case.
+
+    :param fields: name and value of each.
+    """
+
+    _by_name: dict[str, list[str]]
+
+    def __new__(cls, fields: Iterable[tuple[str, str]] = ()) -> Self:
+        self = super().__new__(cls, fields)
+        self._by_name = {}
+        for name, value in self:
+            self._by_name.setdefault(name.lower(), []).append(value)
+        return self
+
+    def all(self, name: str) -> Sequence[str]:
+        """The values of all headers of that name, in their order."""
+        return self._by_name.get(name.lower(), ())
+
+    def first(self, name: str) -> str:
+        """The value of the first header of that name; ``""`` where there is none."""
+        values = self._by_name.get(name.lower())
+        return values[0] if values else ""
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,7 +154,7 @@ class Mail:
         arguments if empty.
     :param recipients: everyone the message goes to; ``(recipient,)`` if empty.
     :param html_parts: the HTML bodies of a message that has several; ``[html]`` if empty.
-    :raises TypeError: if ``recipient`` is not one text, or ``recipients`` is.
+    :raises TypeError: if ``recipient`` is not one text, or ``recipients`` is, or ``headers`` is a mapping.
     """
 
     __slots__ = ("_headers", "_message_id", "_recipients", "_tags", "html_parts", "track")
@@ -152,8 +178,12 @@ class Mail:
             )
         if isinstance(recipients, str):
             raise TypeError(f"recipients is a list of addresses: write [{recipients!r}]")
-        given = (("From", sender), ("To", recipient), ("Subject", subject))
-        self._headers = tuple(headers) or tuple((name, value) for name, value in given if value)
+        if not isinstance(headers, Headers):
+            if hasattr(headers, "items"):
+                raise TypeError("headers are pairs of name and value: write headers=HEADERS.items()")
+            given = (("From", sender), ("To", recipient), ("Subject", subject))
+            headers = Headers(headers) or Headers((name, value) for name, value in given if value)
+        self._headers = headers
         self._recipients = tuple(recipients) or ((recipient,) if recipient else ())
         self._message_id = message_id
         self.html_parts: list[str] = list(html_parts) or ([html] if html else [])
@@ -183,7 +213,7 @@ class Mail:
         self._tags = freeze_tags(value)
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
+    def headers(self) -> Headers:
         """All headers in their order, name and unfolded value."""
         return self._headers
 
@@ -209,7 +239,7 @@ class Mail:
 
         :param name: the header's name, in any case.
         """
-        return next((value for given, value in self._headers if given.lower() == name.lower()), "")
+        return self._headers.first(name)
 
     @property
     def sender(self) -> str:

@@ -14,9 +14,9 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 from postbox_plugin.links.report import Report
 from postbox_plugin.links.rewrite import MAX_LINK, Rewritten, apply, rewrite
 from postbox_plugin.links.rules import AddressRules
-from postbox_plugin.mail import Link, Mail, Tags, domain_of, freeze_tags
+from postbox_plugin.mail import Headers, Link, Mail, Tags, domain_of, freeze_tags
 from postbox_plugin.message.body import HtmlBody
-from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, TRACK, find, read_message_tags, split_addresses
+from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, TRACK, read_message_tags, split_addresses
 from postbox_plugin.message.recipients import recipients_of
 from postbox_plugin.plugins import PluginHost
 from postbox_plugin.settings import Settings
@@ -40,8 +40,8 @@ class Outgoing(Protocol[Sent_co]):
     """A message on its way out, whatever it is made of: see ``message/raw.py`` and ``message/objects.py``."""
 
     @property
-    def headers(self) -> tuple[tuple[str, str], ...]:
-        """Name and unfolded value of each header."""
+    def headers(self) -> Headers:
+        """Its headers, unfolded."""
 
     @property
     def untouchable(self) -> str:
@@ -135,7 +135,7 @@ class Rewriter:
         given.assign_message_id(given.message_id or _given_message_id(given.headers) or _new_message_id())
         if _switched_off(given.headers):
             return html, Report(reason=f"switched off by {TRACK}", recipients=given.recipients)
-        recipients, unclear = recipients_of([("To", recipient) for recipient in given.recipients], None)
+        recipients, unclear = recipients_of(Headers(("To", recipient) for recipient in given.recipients), None)
         mail = Mail(
             headers=given.headers,
             recipients=recipients,
@@ -188,9 +188,10 @@ class Rewriter:
         self, html: str, mail: Mail, sealer: MessageSealer, *, first_index: int, body: HtmlBody | None = None
     ) -> Rewritten:
         https, http = self._origins["https"], self._origins["http"]
+        token = sealer.seal
 
         def seal(url: str, index: int, tags: Tags) -> str:
-            return (https if url[:6].lower() == "https:" else http) + sealer.seal(url, index, tags)
+            return (https if url[4] in "sS" else http) + token(url, index, tags)
 
         return rewrite(
             html,
@@ -203,21 +204,21 @@ class Rewriter:
         )
 
     def _facts(self, mail: Mail) -> MessageFacts:
+        senders = split_addresses(mail.sender)
+        carried: dict[str, tuple[str, ...]] = {}
+        for name in self._settings.carry:
+            value = mail.header(name)
+            values = senders if name == "from" else split_addresses(value) if name == "to" else (value,)
+            if value and values:
+                carried[name] = values
         return MessageFacts(
             message_id=mail.message_id,
             sent_at=datetime.now(UTC),
-            identity=self._settings.identity or domain_of(split_addresses(mail.sender)),
+            identity=self._settings.identity or domain_of(senders),
             tags=mail.tags,
-            headers={name: values for name in self._settings.carry if (values := _carried(mail, name))},
+            headers=carried,
             privacy=self._settings.privacy,
         )
-
-
-def _carried(mail: Mail, name: str) -> tuple[str, ...]:
-    value = mail.header(name)
-    if name in ("from", "to"):
-        return split_addresses(value)
-    return (value,) if value else ()
 
 
 def _why_not(mail: Mail) -> str:
@@ -229,17 +230,17 @@ def _why_not(mail: Mail) -> str:
     return ""
 
 
-def _switched_off(headers: tuple[tuple[str, str], ...]) -> bool:
-    return any(value.strip().lower() in _OFF for value in find(headers, TRACK))
+def _switched_off(headers: Headers) -> bool:
+    return any(value.strip().lower() in _OFF for value in headers.all(TRACK))
 
 
-def _given_message_id(headers: tuple[tuple[str, str], ...]) -> str:
+def _given_message_id(headers: Headers) -> str:
     """The id that the message came with; ``""`` without one that is fit for it."""
-    return next(filter(_MESSAGE_ID.fullmatch, find(headers, MESSAGE_ID)), "")
+    return next(filter(_MESSAGE_ID.fullmatch, headers.all(MESSAGE_ID)), "")
 
 
-def _has_own_headers(headers: tuple[tuple[str, str], ...]) -> bool:
-    return any(find(headers, name) for name in OWN_HEADERS)
+def _has_own_headers(headers: Headers) -> bool:
+    return any(headers.all(name) for name in OWN_HEADERS)
 
 
 def _new_message_id() -> str:

@@ -80,7 +80,7 @@ def rewrite(
             index=index,
             start=start,
             end=end,
-            tags=_tags(html, tags),
+            tags=_tags(html, tags) if tags else {},
             track=not reason,
             reason=reason,
         )
@@ -119,9 +119,7 @@ def links_of(html: str) -> Iterator[tuple[Element, int, int]]:
             yield element, *element.href
 
 
-def _tags(html: str, attribute: Attribute | None) -> dict[str, tuple[str, ...]]:
-    if attribute is None:
-        return {}
+def _tags(html: str, attribute: Attribute) -> dict[str, tuple[str, ...]]:
     return parse_tags(decode_attribute(html[attribute.value_start : attribute.value_end]))
 
 

@@ -178,14 +178,17 @@ def scan(html: str) -> Iterator[Element]:
             yield _usual_element(html, candidate)
         else:
             return
-        position = yield from _step(html, position, len(html), conditional=False)
+        # Past the candidate, and not just one step: looking for the same one again after each takes quadratic time.
+        while position is not None and position <= start:
+            position = yield from _step(html, position, len(html), conditional=False)
 
 
 def _usual_element(html: str, link: re.Match[str]) -> Element:
     """What ``_USUAL_LINK`` matches, ``<`` included."""
     start, end = link.span()
-    name = "area" if html[start + 2] in "rR" else "a"
-    return Element(html, name, start + 1 + len(name), end - 1, link.span(1))
+    if html[start + 2] in "rR":
+        return Element(html, "area", start + 5, end - 1, link.span(1))
+    return Element(html, "a", start + 2, end - 1, link.span(1))
 
 
 def _element(html: str, name: str, start: int, end: int) -> Element:
@@ -206,17 +209,22 @@ def _is_data(html: str, start: int, stop: int) -> bool:
     No raw text element may begin between. Then it could be in one of three other places, each of which leaves a mark
     behind. In a comment: the last that began has not ended. In a quoted value: the last quote of its kind follows an
     ``=``. Elsewhere in a tag or a bogus comment: the last ``>`` stands in a quoted value, whose end stands after it, or
-    before the last ``<``.
+    before the last ``<``. (Few calls, for each costs as much as what it does: this is asked for every link.)
     """
-    closed = html.rfind(">", start, stop)
-    if html.rfind("<", start, stop) > closed:
+    before, _, after = html[start:stop].rpartition(">")
+    if after and not after.isspace() and ("<" in after or '"' in after or "'" in after):
         return False
-    for mark in ('"', "'"):
-        quote = html.rfind(mark, start, stop)
-        if quote > closed or (quote > 0 and html[quote - 1] in _BEFORE_VALUE):
+    quote = before.rfind('"')
+    if quote > 0 and before[quote - 1] in _BEFORE_VALUE:
+        return False
+    if "'" in before:
+        quote = before.rfind("'")
+        if quote > 0 and before[quote - 1] in _BEFORE_VALUE:
             return False
-    comment = html.rfind("<!--", start, stop)
-    return comment < 0 or html.rfind("-->", comment + 4, stop) >= 0
+    if before.endswith("--"):
+        return True
+    comment = before.rfind("<!--")
+    return comment < 0 or before.find("-->", comment + 4) >= 0
 
 
 def _steps(html: str, position: int | None, end: int, *, conditional: bool) -> Iterator[Element]:

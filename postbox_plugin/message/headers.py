@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MESSAGE_ID", "OWN_HEADERS", "TRACK", "find", "read_message_tags", "split_addresses", "unfold"]
+from postbox_plugin.mail import Headers
+
+__all__ = ["MESSAGE_ID", "OWN_HEADERS", "TRACK", "read_message_tags", "split_addresses", "unfold"]
 
 MESSAGE_ID: Final = "X-Postbox-Message-Id"
 TAGS: Final = "X-Postbox-Tags"
@@ -23,16 +24,10 @@ _ADDRESS_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|\((?:[^()\\]|\\.)*+\)|<[^<>]*+>
 
 def unfold(value: str) -> str:
     """A header's value on one line (RFC 5322, 2.2.3), with what is not text replaced by U+FFFD."""
-    line = _FOLD.sub("", value).strip("\r\n")
+    line = (_FOLD.sub("", value) if "\n" in value else value).strip("\r\n")
     if line.isascii():
         return line.strip(" \t")
     return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace").strip(" \t")
-
-
-def find(headers: Iterable[tuple[str, str]], name: str) -> list[str]:
-    """The values of all headers of that name, without regard to case."""
-    wanted = name.lower()
-    return [value for given, value in headers if given.lower() == wanted]
 
 
 def split_addresses(value: str) -> tuple[str, ...]:
@@ -58,15 +53,14 @@ def split_addresses(value: str) -> tuple[str, ...]:
     return tuple(address.strip() for address in addresses if address.strip())
 
 
-def read_message_tags(headers: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+def read_message_tags(headers: Headers) -> dict[str, tuple[str, ...]]:
     """The message tags that the headers name: ``X-Postbox-Tags: campaign=spring, cohort=b``; SES's header reads the
     same.
 
-    :param headers: names and unfolded values.
+    :param headers: the message's headers.
     """
     tags: dict[str, tuple[str, ...]] = {}
-    given = tuple(headers)
-    for value in (*find(given, SES_TAGS), *find(given, TAGS)):
+    for value in (*headers.all(SES_TAGS), *headers.all(TAGS)):
         for pair in value.split(","):
             key, _, text = pair.partition("=")
             if key := key.strip():

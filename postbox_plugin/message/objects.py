@@ -6,11 +6,11 @@ import copy
 from collections.abc import Mapping
 from typing import Any, Final
 
+from postbox_plugin.mail import Headers
 from postbox_plugin.message.body import HtmlBody, html_body
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
-from postbox_plugin.message.skeleton import MAX_PARAMETER_BYTES
-from postbox_plugin.message.structure import AnyMessage, encoded_body, examine, is_inline
+from postbox_plugin.message.structure import AnyMessage, charset_of, encoded_body, examine, is_inline
 
 __all__ = ["MessageObject", "body_of", "shallow_copy"]
 
@@ -30,7 +30,7 @@ class MessageObject:
     def __init__(self, message: AnyMessage, *, in_place: bool = False) -> None:
         self._message: Final = message
         self._in_place: Final = in_place
-        self.headers: Final = tuple((name, _as_written(message, name, value)) for name, value in message.raw_items())
+        self.headers: Final = Headers((name, _as_written(message, name, value)) for name, value in message.raw_items())
         self.untouchable, parts, self.convertible = _inline_html(message)
         self.bodies: Final[list[HtmlBody]] = []
         self.problem = ""
@@ -59,9 +59,11 @@ class MessageObject:
         if changed is self._message and not self._in_place:
             changed = shallow_copy(changed)
         for name in OWN_HEADERS:
-            del changed[name]
-        if message_id and str(changed.get(MESSAGE_ID, "")).strip() != message_id:
-            del changed[MESSAGE_ID]
+            if self.headers.all(name):
+                del changed[name]
+        if message_id and self.headers.first(MESSAGE_ID) != message_id:
+            if self.headers.all(MESSAGE_ID):
+                del changed[MESSAGE_ID]
             changed.set_raw(MESSAGE_ID, message_id)  # which no policy has to parse or fold
         return changed
 
@@ -99,9 +101,7 @@ def body_of(part: AnyMessage) -> HtmlBody:
     encoded = encoded_body(part)
     if encoded is None:
         raise Unreadable("its body is text that was not encoded: give set_payload() a charset")
-    if len(str(part.get("Content-Type", ""))) > MAX_PARAMETER_BYTES:
-        raise Unreadable(f"its Content-Type has more than {MAX_PARAMETER_BYTES} bytes")
-    return html_body(encoded, str(part.get("Content-Transfer-Encoding", "")), part.get_content_charset(""))
+    return html_body(encoded, str(part.get("Content-Transfer-Encoding", "")), charset_of(part))
 
 
 def _rebuilt(part: AnyMessage, payloads: Mapping[int, str], *, in_place: bool) -> AnyMessage:

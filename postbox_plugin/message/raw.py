@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from email.errors import MissingHeaderBodySeparatorDefect
 from typing import Final
 
+from postbox_plugin.mail import Headers
 from postbox_plugin.message import flanker
 from postbox_plugin.message.body import HtmlBody, html_body
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
 from postbox_plugin.message.skeleton import Skeleton
-from postbox_plugin.message.structure import AnyMessage, encoded_body, examine, is_inline
+from postbox_plugin.message.structure import AnyMessage, charset_of, encoded_body, examine, is_inline
 
 __all__ = ["RawMessage"]
 
@@ -48,11 +49,11 @@ class RawMessage:
         self._newline = b"\r\n" if blank and raw.endswith(b"\r\n", 0, self._headers_end) else b"\n"
         skeleton = Skeleton(raw)
         if skeleton.problem:
-            self.headers: tuple[tuple[str, str], ...] = ()
+            self.headers = Headers()
             self.untouchable = skeleton.problem
             return
         message: AnyMessage = email.message_from_bytes(skeleton.data)
-        self.headers = tuple((name, unfold(value)) for name, value in message.raw_items())
+        self.headers = Headers((name, unfold(value)) for name, value in message.raw_items())
         self.untouchable, parts, others = examine(message)
         if not (blank and self.headers):
             self.untouchable = "not a message: it has no headers"
@@ -73,7 +74,7 @@ class RawMessage:
         encoding = str(part.get("Content-Transfer-Encoding", ""))
         try:
             encoded = self._raw[slice(*span)].decode("ascii", "surrogateescape")
-            body = html_body(encoded, encoding, part.get_content_charset(""))
+            body = html_body(encoded, encoding, charset_of(part))
         except Unreadable as error:
             self.problem = str(error)
         else:

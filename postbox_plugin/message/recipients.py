@@ -5,12 +5,12 @@ other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from email.utils import getaddresses
 from typing import Final
 
+from postbox_plugin.mail import Headers
 from postbox_plugin.message import flanker
-from postbox_plugin.message.headers import find
 
 __all__ = ["recipients_of"]
 
@@ -23,18 +23,17 @@ _ADDRESS = r"[A-Za-z0-9_+-]+(?:\.[A-Za-z0-9_+-]+)*+@(?![a-z0-9.-]*xn--)[a-z0-9-]
 _USUAL = re.compile(rf"(?:({_ADDRESS})|[A-Za-z0-9 ]*+<({_ADDRESS})>)")
 
 
-def recipients_of(headers: Iterable[tuple[str, str]], envelope: Sequence[str] | None) -> tuple[tuple[str, ...], str]:
+def recipients_of(headers: Headers, envelope: Sequence[str] | None) -> tuple[tuple[str, ...], str]:
     """The recipients, and why they cannot be told; ``""`` if they can.
 
-    :param headers: names and unfolded values.
+    :param headers: the message's headers.
     :param envelope: the envelope's recipients, which are taken as they are; ``None`` to read To, Cc and Bcc.
     """
     if envelope is not None:
         return tuple(dict.fromkeys(envelope)), ""
-    given = tuple(headers)
     recipients: dict[str, None] = {}
     for name in ("To", "Cc", "Bcc"):
-        for value in find(given, name):
+        for value in headers.all(name):
             addresses = _addresses(value) if len(value) <= MAX_VALUE else [""]
             if not all(_PLAIN.fullmatch(address) for address in addresses):
                 return (), f"the recipients in {name} are unclear"

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from email.message import Message
+from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
-__all__ = ["AnyMessage", "encoded_body", "examine", "is_inline", "walk"]
+from postbox_plugin.message.charsets import Unreadable
+from postbox_plugin.message.skeleton import MAX_PARAMETER_BYTES
+
+__all__ = ["AnyMessage", "charset_of", "encoded_body", "examine", "is_inline", "walk"]
 
 MAX_DEPTH: Final = 32
 
@@ -63,6 +67,24 @@ def encoded_body(part: AnyMessage) -> str | None:
     if not isinstance(payload, str):
         return None
     return payload if payload.isascii() or not _CHARACTER.search(payload) else None
+
+
+def charset_of(part: AnyMessage) -> str:
+    """The charset parameter of a part's Content-Type, in lower case; ``""`` without one.
+
+    :raises Unreadable: if the header is longer than anybody should parse.
+    """
+    content_type = str(part.get("Content-Type", ""))
+    if len(content_type) > MAX_PARAMETER_BYTES:
+        raise Unreadable(f"its Content-Type has more than {MAX_PARAMETER_BYTES} bytes")
+    return _charset_of(content_type)
+
+
+@lru_cache(64)  # the parts of a mailing's messages all have the same
+def _charset_of(content_type: str) -> str:
+    part: AnyMessage = Message()
+    part["Content-Type"] = content_type
+    return part.get_content_charset("")
 
 
 def walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, str, int]]:

@@ -91,6 +91,27 @@ def splice(body: bytes, encoding: str, edits: Sequence[ByteEdit]) -> bytes:
 
 def splice_plain(body: AnyStr, edits: Sequence[_Edit[AnyStr]]) -> AnyStr:
     """The same of a body without a transfer encoding: of its bytes, or, if it is ASCII, of its text."""
+    line_feed = _line_feed(body)
+    pieces: list[AnyStr] = []
+    position = 0
+    line = 0  # how long the line is by now that a value stands on; at the most, for no value's own line ends count
+    for start, end, new in edits:
+        kept = body[position:start]
+        last_break = kept.rfind(line_feed)
+        if last_break < 0:
+            line += len(kept) + len(new)
+        elif line + kept.find(line_feed) > MAX_LINE:
+            break
+        else:
+            line = len(kept) - last_break - 1 + len(new)
+        pieces += (kept, new)
+        position = end
+    else:
+        rest = body[position:]
+        first_break = rest.find(line_feed)
+        if line + (len(rest) if first_break < 0 else first_break) <= MAX_LINE:
+            pieces.append(rest)
+            return body[:0].join(pieces)
     return _spliced(body, _within_lines(body, edits))
 
 

@@ -38,12 +38,12 @@ class MessageSealer:
     :param facts: what all the links of the message carry.
     """
 
-    __slots__ = ("_encrypt", "_key_id", "_packer")
+    __slots__ = ("_encrypt", "_key_id", "_pack")
 
     def __init__(self, key: Key, facts: MessageFacts) -> None:
         self._key_id: Final = key.id
         self._encrypt: Final = key.cipher.encrypt
-        self._packer: Final = LinkPacker(facts)
+        self._pack: Final = LinkPacker(facts).pack
 
     def seal(self, url: str, index: int, tags: Tags) -> str:
         """The token of one link.
@@ -52,7 +52,7 @@ class MessageSealer:
         :param index: the link's place in its mail, from 0.
         :param tags: the link tags.
         """
-        sealed = self._encrypt(self._packer.pack(url, index, tags), _PURPOSE)
+        sealed = self._encrypt(self._pack(url, index, tags), _PURPOSE)
         return self._key_id + binascii.b2a_base64(sealed, newline=False).translate(_URL_SAFE, b"=").decode("ascii")
 
 

@@ -70,6 +70,9 @@ INPUTS: dict[str, Callable[[int], bytes]] = {
     "<!-- - ": repeated("- ", before="<!--"),
     "<!--[if mso]>": repeated("<!--[if mso]>"),
     "<!--[if mso]><a href=": repeated("<!--[if mso]><a href='"),
+    "conditions before a comment": repeated(
+        "<!--[if mso]>href<![endif]-->", after='<!-- <a href="https://example.com/"> -->'
+    ),
     "<![if": repeated("<![if"),
     '"': repeated('"'),
     "'": repeated("'", before="<a href="),

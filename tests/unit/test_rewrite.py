@@ -248,6 +248,17 @@ def test_arguments_that_are_none_are_named() -> None:
         Mail(recipient=["b@example.com"])  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"recipients is a list of addresses: write \['b@example.com'\]"):
         Mail(recipients="b@example.com")
+    with pytest.raises(TypeError, match=r"headers are pairs of name and value: write headers=HEADERS.items\(\)"):
+        Mail(headers={"From": "a@example.com"})  # type: ignore[arg-type]
+
+
+def test_headers_are_found_by_name() -> None:
+    """Without regard to case; of several with one name, each or the first."""
+    mail = Mail(headers=[("Received", "one"), ("Subject", ""), ("RECEIVED", "two")])
+    assert list(mail.headers) == [("Received", "one"), ("Subject", ""), ("RECEIVED", "two")]
+    assert mail.headers.all("received") == ["one", "two"]
+    assert (mail.header("reCeived"), mail.headers.first("Subject"), mail.headers.first("To")) == ("one", "", "")
+    assert not mail.headers.all("To")
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,18 @@ def test_tags_and_attributes(html: str, expected: list[str | None]) -> None:
         ("<![CDATA[<a href=x>]]><a href=y>", ["y"]),
         ("<!doctype html <a href=x>><a href=y>", ["y"]),
         ("<!", []),
+        # Right before a link in its usual form, which is looked at from behind.
+        ('<!--><a href="x">', ["x"]),
+        ('<!---><a href="x">', ["x"]),
+        ('<!-- <!--><a href="x">', ["x"]),
+        ('<!-- <!-- --><a href="x">', ["x"]),
+        ('<!-- --!><a href="x">', ["x"]),
+        ('<!-- -- ><a href="x">--><a href="y">', ["y"]),
+        ('<!-- -><a href="x">--><a href="y">', ["y"]),
+        ('<b x="--><a href="y">', []),
+        ('<b x=\'--><a href="y">\'><a href="z">', ["z"]),
+        ('<b x=-->\n<a href="y">', ["y"]),
+        ('<b x="y" --> It\'s <a href="z">', ["z"]),
     ],
 )
 def test_comments_and_their_kin(html: str, expected: list[str | None]) -> None:
@@ -183,6 +195,7 @@ HOSTILE = [
         "<!--[if mso]>",
         "<!--[if mso]><a href=x>",
         "<!--[if mso]>-->",
+        "<!--[if mso]>href<![endif]-->",
     ),
     *("<script>", "<script><!--", "<script><!--<script>", "<script></script", "<style>", "<style></style", "</style>"),
     *("<title></", "<textarea><", '"', "'", ">", "&", "\0", "\n", "<a href=x>", "<v:rect ", "<plaintext", "<a\0"),
@@ -190,7 +203,16 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(
-    "around", [("", ""), ("<a ", ">"), ("<a href='", "'>"), ("<!--[if mso]>", "-->"), ("<script>", "</script>")]
+    "around",
+    [
+        ("", ""),
+        ("<a ", ">"),
+        ("<a href='", "'>"),
+        ("<!--[if mso]>", "-->"),
+        ("<script>", "</script>"),
+        ("", '<!-- <a href="x"> -->'),
+        ("", '<b title="<a href="x">'),
+    ],
 )
 @pytest.mark.parametrize("unit", HOSTILE)
 def test_a_megabyte_of_anything_is_scanned_in_time(unit: str, around: tuple[str, str]) -> None:

@@ -7,6 +7,8 @@ import binascii
 import quopri
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from postbox_plugin.message.charsets import ByteEdit, Unreadable
 from postbox_plugin.message.transfer import MAX_LINE, decode, encode, splice
@@ -73,6 +75,27 @@ def test_a_removed_attribute_that_went_over_a_line_leaves_a_line_end() -> None:
     assert result.replace(b"\n", b"") == body.replace(b"\n", b"").replace(b' postbox:tags="a:b;c:d"', b"").replace(
         b"OLD", NEW
     )
+
+
+@given(st.lists(st.sampled_from([b"", b"y" * 5, b"y" * 300, b"y" * 425, b"y" * 426, b"\n", b"\r\n"])), st.data())
+def test_lines_are_broken_only_where_one_would_be_too_long(pieces: list[bytes], data: st.DataObject) -> None:
+    """However values and lines follow one another: what fits is spliced and no more; what does not, fits after."""
+    news = [b"" if piece.isspace() else data.draw(st.sampled_from([NEW, NEW * 2, b""])) for piece in pieces]
+    body, as_is, edits = b"", b"", []
+    for piece, new in zip(pieces, news, strict=True):
+        body += piece
+        as_is += piece
+        if new:
+            edits.append((len(body), len(body) + 3, new))
+            body += b"OLD"
+            as_is += new
+    result = splice(body, "8bit", edits)
+    if max(lengths(body)) > MAX_LINE:
+        assert result.replace(b"\r\n", b"").replace(b"\n", b"") == as_is.replace(b"\r\n", b"").replace(b"\n", b"")
+    elif max(lengths(as_is)) <= MAX_LINE:
+        assert result == as_is
+    else:
+        assert max(lengths(result)) <= MAX_LINE
 
 
 def test_lines_of_utf_16_are_not_broken() -> None:
