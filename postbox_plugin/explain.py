@@ -60,10 +60,10 @@ def explained(
 
 def _places(parts: Sequence[str]) -> Iterator[Place]:
     for number, html in enumerate(parts):
-        line, position = 1, 0
+        line, position, line_start = 1, 0, 0
         for _, start, _ in links_of(html):
             line += html.count("\n", position, start)
-            line_start = html.rfind("\n", 0, start) + 1
+            line_start = max(line_start, html.rfind("\n", position, start) + 1)
             position = start
             yield Place(part=number, line=line, column=position - line_start + 1)
 
@@ -129,10 +129,24 @@ def _visible(html: str) -> Iterator[tuple[str, str]]:
         document = lxml.html.document_fromstring(html.encode("utf-8", "replace"), parser=parser)
     except lxml.etree.ParserError:  # nothing in it but comments
         return
-    for element in document.iter("a", "area"):
-        address = element.get("href")
-        if address is not None:
-            yield address, " ".join("".join(element.itertext()).split())
+    links: list[tuple[str, list[str]]] = []
+    # The texts of the links that are open. Text is the innermost one's, as in a browser, where links do not nest.
+    open_links: list[list[str]] = [[]]
+    for event, element in lxml.etree.iterwalk(document, events=("start", "end", "comment", "pi")):
+        is_link = event in ("start", "end") and element.tag in ("a", "area")
+        if event == "start":
+            if is_link:
+                open_links.append([])
+                address = element.get("href")
+                if address is not None:
+                    links.append((address, open_links[-1]))
+            open_links[-1].append(element.text or "")
+            continue
+        if is_link:
+            open_links.pop()
+        open_links[-1].append(element.tail or "")
+    for address, texts in links:
+        yield address, " ".join("".join(texts).split())
 
 
 def _domain_shown(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from email.message import EmailMessage
@@ -80,6 +81,23 @@ def test_texts_belong_to_their_links() -> None:
         <a postbox:no-track href="https://example.com/d">www.example.net</a>
         <a href="https://example.com/e">www.example.com</a>"""
     assert kinds(html) == [("text differs", 3), ("text is an address", 6)]
+
+
+def test_links_within_a_link_have_their_own_texts() -> None:
+    """Links do not nest in a browser: the text after the second ``<a>`` is not the first one's."""
+    html = """<a href="https://example.com/1">one<!-- x --> <b>b</b><a href="https://example.com/2">www.example.net</a></a>"""
+    assert kinds(html) == [("text differs", 1)]
+
+
+@pytest.mark.parametrize("unit", ['<a href="https://example.com/">', '<a href="https://example.com/"><p ', "{{ x }}"])
+def test_a_megabyte_is_explained_in_time(unit: str) -> None:
+    """Explaining takes no time that grows with the square of the size, either."""
+    postbox = Postbox(Settings(domain="click.example.com", keys=["5fYqWk3hTz0nXcR8uJmL1pAaVdGsB7eQ2iOoKxNtHyE"]))
+    message = EmailMessage()
+    message["To"] = "reader@example.org"
+    message.set_content(unit * (1_000_000 // len(unit)), subtype="html", cte="8bit")
+    places = postbox.explain(message).places
+    assert all(earlier.column < later.column for earlier, later in itertools.pairwise(places))
 
 
 def test_a_message_that_tracking_makes_too_long_for_gmail() -> None:

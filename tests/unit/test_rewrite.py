@@ -249,7 +249,7 @@ def test_arguments_that_are_none_are_named() -> None:
     with pytest.raises(TypeError, match=r"recipients is a list of addresses: write \['b@example.com'\]"):
         Mail(recipients="b@example.com")
     with pytest.raises(TypeError, match=r"headers are pairs of name and value: write headers=HEADERS.items\(\)"):
-        Mail(headers={"From": "a@example.com"})  # type: ignore[arg-type]
+        Mail(headers={"From": "a@example.com"})  # type: ignore[dict-item]
 
 
 def test_headers_are_found_by_name() -> None:
