@@ -178,7 +178,7 @@ class Mail:
             )
         if isinstance(recipients, str):
             raise TypeError(f"recipients is a list of addresses: write [{recipients!r}]")
-        if not isinstance(headers, Headers):
+        if not (headers and isinstance(headers, Headers)):
             if hasattr(headers, "items"):
                 raise TypeError("headers are pairs of name and value: write headers=HEADERS.items()")
             given = (("From", sender), ("To", recipient), ("Subject", subject))
@@ -214,7 +214,9 @@ class Mail:
 
     @property
     def headers(self) -> Headers:
-        """All headers in their order, name and unfolded value."""
+        """All headers in their order, name and unfolded value; ``mail.headers.all("Received")`` has the values of
+        those of one name.
+        """
         return self._headers
 
     @property

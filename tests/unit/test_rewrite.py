@@ -259,6 +259,7 @@ def test_headers_are_found_by_name() -> None:
     assert mail.headers.all("received") == ["one", "two"]
     assert (mail.header("reCeived"), mail.headers.first("Subject"), mail.headers.first("To")) == ("one", "", "")
     assert not mail.headers.all("To")
+    assert Mail(sender="a@example.com", headers=Mail().headers).sender == "a@example.com"
 
 
 @pytest.mark.parametrize(
