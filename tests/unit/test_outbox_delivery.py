@@ -981,9 +981,8 @@ def test_a_clock_that_was_put_back_does_not_put_retries_off(tmp_path: Path, monk
     run(main())
 
 
-def test_clicks_wait_for_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clicks_wait_for_a_full_disk(tmp_path: Path) -> None:
     """What the disk refused stays in memory, in its order, and is on disk once there is room."""
-    monkeypatch.setattr("postbox_plugin.outbox.writer.RETRY", 0.05)
     log = Recorder()
 
     async def main() -> None:
