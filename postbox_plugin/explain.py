@@ -7,8 +7,6 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-import lxml.etree
-import lxml.html
 import msgspec
 import tld
 
@@ -19,6 +17,7 @@ from postbox_plugin.mail import Link
 from postbox_plugin.message.objects import MessageObject
 from postbox_plugin.message.raw import RawMessage
 from postbox_plugin.outgoing import Outcome
+from postbox_plugin.visible import parsed, visible_links
 
 __all__ = ["explained"]
 
@@ -114,39 +113,16 @@ def _texts(html: str) -> Iterator[str]:
     one.
     """
     seen: defaultdict[str, list[str]] = defaultdict(list)
-    for address, text in _visible(html):
-        seen[address].append(text)
+    document = parsed(html)
+    for link in visible_links(document) if document is not None else ():
+        address = link.element.get("href")
+        if address is not None:
+            seen[address].append(link.text)
     found = [decode_attribute(html[start:end]) for _, start, end in links_of(html)]
     often = Counter(found)
     texts = {address: iter(same) for address, same in seen.items() if len(same) == often[address]}
     for address in found:
         yield next(texts.get(address, iter(())), "")
-
-
-def _visible(html: str) -> Iterator[tuple[str, str]]:
-    parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True)
-    try:
-        document = lxml.html.document_fromstring(html.encode("utf-8", "replace"), parser=parser)
-    except lxml.etree.ParserError:  # nothing in it but comments
-        return
-    links: list[tuple[str, list[str]]] = []
-    # The texts of the links that are open. Text is the innermost one's, as in a browser, where links do not nest.
-    open_links: list[list[str]] = [[]]
-    for event, element in lxml.etree.iterwalk(document, events=("start", "end", "comment", "pi")):
-        is_link = event in ("start", "end") and element.tag in ("a", "area")
-        if event == "start":
-            if is_link:
-                open_links.append([])
-                address = element.get("href")
-                if address is not None:
-                    links.append((address, open_links[-1]))
-            open_links[-1].append(element.text or "")
-            continue
-        if is_link:
-            open_links.pop()
-        open_links[-1].append(element.tail or "")
-    for address, texts in links:
-        yield address, " ".join("".join(texts).split())
 
 
 def _domain_shown(text: str) -> str:

@@ -67,6 +67,16 @@ class Headers(tuple[tuple[str, str], ...]):
         return values[0] if values else ""
 
 
+def _checked(fields: Iterable[tuple[str, str]]) -> Headers:
+    if hasattr(fields, "items"):
+        raise TypeError("headers are pairs of name and value: write headers=HEADERS.items()")
+    fields = tuple(fields)
+    for field in fields:
+        if not (isinstance(field, tuple | list) and len(field) == 2 and all(isinstance(text, str) for text in field)):
+            raise TypeError(f"headers are pairs of name and value, both text, not {field!r}")
+    return Headers((name, value) for name, value in fields)
+
+
 class Link(msgspec.Struct, frozen=True, kw_only=True):
     """One link of an outgoing mail, and what becomes of it.
 
@@ -154,7 +164,7 @@ class Mail:
         arguments if empty.
     :param recipients: everyone the message goes to; ``(recipient,)`` if empty.
     :param html_parts: the HTML bodies of a message that has several; ``[html]`` if empty.
-    :raises TypeError: if ``recipient`` is not one text, or ``recipients`` is, or ``headers`` is a mapping.
+    :raises TypeError: if ``recipient`` is not one text, or ``recipients`` is, or ``headers`` are not pairs of texts.
     """
 
     __slots__ = ("_headers", "_message_id", "_recipients", "_tags", "html_parts", "track")
@@ -179,10 +189,8 @@ class Mail:
         if isinstance(recipients, str):
             raise TypeError(f"recipients is a list of addresses: write [{recipients!r}]")
         if not (headers and isinstance(headers, Headers)):
-            if hasattr(headers, "items"):
-                raise TypeError("headers are pairs of name and value: write headers=HEADERS.items()")
             given = (("From", sender), ("To", recipient), ("Subject", subject))
-            headers = Headers(headers) or Headers((name, value) for name, value in given if value)
+            headers = _checked(headers) or Headers((name, value) for name, value in given if value)
         self._headers = headers
         self._recipients = tuple(recipients) or ((recipient,) if recipient else ())
         self._message_id = message_id

@@ -94,7 +94,9 @@ def splice_plain(body: AnyStr, edits: Sequence[_Edit[AnyStr]]) -> AnyStr:
     line_feed = _line_feed(body)
     pieces: list[AnyStr] = []
     position = 0
-    line = 0  # how long the line is by now that a value stands on; at the most, for no value's own line ends count
+    # While they are put together, the lines are measured: as a rule none is too long, and the body is done. `line` is
+    # how long the line is by now that a value stands on; at the most, for no value's own line ends count.
+    line = 0
     for start, end, new in edits:
         kept = body[position:start]
         last_break = kept.rfind(line_feed)
@@ -137,18 +139,16 @@ def _within_lines(body: AnyStr, edits: Sequence[_Edit[AnyStr]]) -> list[_Edit[An
     passed = 0
     first = 0
     while first < len(edits):
-        last, length, line_end = first, 0, edits[first][0]
+        last, line_end = first, edits[first][0]
         line_start = body.rfind(line_feed, 0, line_end) + 1
         while last < len(edits) and edits[last][0] <= line_end:
-            _, end, new = edits[last]
-            length += len(new)
+            end = edits[last][1]
             if end >= line_end:
                 line_end = body.find(line_feed, end)
                 if line_end < 0:
                     line_end = len(body)
             last += 1
-        length += line_end - line_start
-        if length > MAX_LINE and _outgrows(body[line_start:line_end], line_start, edits[first:last]):
+        if _outgrows(body[line_start:line_end], line_start, edits[first:last]):
             kept += edits[passed:first]
             kept += _on_lines_of_their_own(body, edits[first:last])
             passed = last

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from email.message import Message
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import msgspec
@@ -21,12 +21,9 @@ import msgspec
 from postbox_plugin.errors import PostboxError
 from postbox_plugin.links.references import decode_attribute
 from postbox_plugin.links.rewrite import Edit, apply, links_of
-from postbox_plugin.message.body import html_body
 from postbox_plugin.message.charsets import Unreadable
-from postbox_plugin.message.structure import AnyMessage, encoded_body, is_inline, walk
-
-if TYPE_CHECKING:
-    from lxml.html import HtmlElement
+from postbox_plugin.message.objects import body_of
+from postbox_plugin.message.structure import AnyMessage, is_inline, walk
 
 __all__ = ["MARK", "Layout", "MarkedLink", "layout_of"]
 
@@ -119,10 +116,7 @@ def _bodies(message: AnyMessage) -> list[str]:
 
 
 def _text(part: AnyMessage) -> str:
-    encoded = encoded_body(part)
-    if encoded is None:
-        raise Unreadable("its body is text that was not encoded: give set_payload() a charset")
-    body = html_body(encoded, str(part.get("Content-Transfer-Encoding", "")), part.get_content_charset(""))
+    body = body_of(part)
     if body.faithful:
         return body.html
     # Its charset is not what it says it is, and here it is only looked at: a guess will do. The links are the same.
@@ -180,27 +174,15 @@ def _links(html: str, first: int, texts: Mapping[str, str]) -> Iterator[MarkedLi
 
 def _visible(html: str) -> tuple[dict[str, str], str, int]:
     """The text of each marked link outside of comments, by its mark; the title; how many pictures are elsewhere."""
-    import lxml.etree  # noqa: PLC0415 - every command imports this module, and few need it
-    import lxml.html  # noqa: PLC0415
+    from postbox_plugin.visible import parsed, visible_links, words  # noqa: PLC0415 - every command imports this module, and few need lxml
 
-    parser = lxml.html.HTMLParser(encoding="utf-8", huge_tree=True)
-    try:
-        document = lxml.html.document_fromstring(html.encode("utf-8", "replace"), parser=parser)
-    except lxml.etree.ParserError:  # nothing in it but comments
+    document = parsed(html)
+    if document is None:
         return {}, "", 0
     texts = {
-        mark: _words("".join(element.itertext())) or _words(_alternative(element))
-        for element in document.iter("a", "area")
-        if (mark := element.get(MARK)) is not None
+        mark: link.text or link.alternative
+        for link in visible_links(document)
+        if (mark := link.element.get(MARK)) is not None
     }
     remote = sum(bool(_REMOTE.match(image.get("src") or "")) for image in document.iter("img"))
-    return texts, _words(document.findtext(".//title") or ""), remote
-
-
-def _alternative(element: HtmlElement) -> str:
-    """What stands for a picture where it cannot be seen: the element's own ``alt``, or that of what it holds."""
-    return " ".join(one.get("alt") or "" for one in element.iter("area", "img"))
-
-
-def _words(text: str) -> str:
-    return " ".join(text.split())
+    return texts, words(document.findtext(".//title") or ""), remote

@@ -250,6 +250,9 @@ def test_arguments_that_are_none_are_named() -> None:
         Mail(recipients="b@example.com")
     with pytest.raises(TypeError, match=r"headers are pairs of name and value: write headers=HEADERS.items\(\)"):
         Mail(headers={"From": "a@example.com"})  # type: ignore[dict-item]
+    for field in ("From: a@example.com", ("From",), ("Subject", 7), None, ("a", "b", "c"), "ab"):
+        with pytest.raises(TypeError, match=r"headers are pairs of name and value, both text, not "):
+            Mail(headers=[field])  # type: ignore[list-item]
 
 
 def test_headers_are_found_by_name() -> None:

@@ -76,6 +76,21 @@ def test_what_is_known_of_a_link(message: EmailMessage) -> None:
     ]
 
 
+def test_links_within_a_link_have_their_own_texts() -> None:
+    """Links do not nest in a browser: what is within the second is the second's, be it text or a picture."""
+    html = """<a href="x.example/1"><img src="x" alt="shop"><!-- y --><a href="x.example/2">in<img alt="z"></a></a>
+        <a href="x.example/3"> <a href="x.example/4"><img alt="picture"></a></a>"""
+    assert [link.text for link in layout_of(html).links] == ["shop", "in", "", "picture"]
+
+
+def test_a_megabyte_is_laid_out_in_time() -> None:
+    """It takes no time that grows with the square of the size: read with all that it holds, each link would."""
+    unit = '<a href="https://example.com/">'
+    count = 1_000_000 // len(unit)
+    links = layout_of(unit * count + "x").links
+    assert [link.text for link in links] == [""] * (count - 1) + ["x"]
+
+
 def test_the_links_lead_nowhere(message: EmailMessage, postbox: Postbox) -> None:
     """No address of a link is left in the mail, for whoever has a reader's tracking link can click for that reader."""
     (part,) = layout_of(postbox.before_send(message)).parts
