@@ -77,7 +77,7 @@ def _checked(fields: Iterable[tuple[str, str]]) -> Headers:
     return Headers((name, value) for name, value in fields)
 
 
-class Link(msgspec.Struct, frozen=True, kw_only=True):
+class Link(msgspec.Struct, frozen=True, kw_only=True, gc=False):  # it holds texts, and can be in no cycle
     """One link of an outgoing mail, and what becomes of it.
 
     :ivar tag: the element it was found in, in lower case: ``a``, ``area``, ``v:roundrect``.

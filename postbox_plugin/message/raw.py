@@ -73,7 +73,7 @@ class RawMessage:
     def _add(self, part: AnyMessage, span: _Span) -> None:
         encoding = str(part.get("Content-Transfer-Encoding", ""))
         try:
-            encoded = self._raw[slice(*span)].decode("ascii", "surrogateescape")
+            encoded = str(memoryview(self._raw)[slice(*span)], "ascii", "surrogateescape")
             body = html_body(encoded, encoding, charset_of(part))
         except Unreadable as error:
             self.problem = str(error)
@@ -92,13 +92,14 @@ class RawMessage:
         :param bodies: the new bodies, in their transfer encoding, by their place in :attr:`bodies`.
         :param message_id: the value of ``X-Postbox-Message-Id``; ``""`` to leave it as it is.
         """
-        pieces = [self._header_block(message_id)]
+        raw = memoryview(self._raw)  # attachments are copied once, into the new message
+        pieces: list[bytes | memoryview] = [self._header_block(message_id)]
         position = self._headers_end
         for place, body in sorted(bodies.items()):
             start, end = self._spans[place]
-            pieces += (self._raw[position:start], body.encode("ascii", "surrogateescape"))
+            pieces += (raw[position:start], body.encode("ascii", "surrogateescape"))
             position = end
-        pieces.append(self._raw[position:])
+        pieces.append(raw[position:])
         return b"".join(pieces)
 
     def _header_block(self, message_id: str) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import string
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import AnyStr, Final
@@ -20,6 +21,7 @@ __all__ = ["MAX_LINE", "decode", "encode", "is_plain", "splice", "splice_plain"]
 _Edit = tuple[int, int, AnyStr]
 
 _IDENTITY: Final = ("", "7bit", "8bit", "binary")
+_WHITE_SPACE: Final = string.whitespace.encode("ascii")
 _BASE64_LINES = re.compile(rb"[A-Za-z0-9+/]+={0,2}")
 MAX_LINE: Final = 998
 """The longest line, in bytes, without its line ending (RFC 5322, 2.1.1)."""
@@ -46,7 +48,7 @@ def decode(body: bytes, encoding: str) -> bytes:
     if encoding in _IDENTITY:
         return body
     if encoding == "base64":
-        compact = b"".join(body.split())
+        compact = body.translate(None, _WHITE_SPACE)
         if compact and not (_BASE64_LINES.fullmatch(compact) and len(compact) % 4 == 0):
             raise Unreadable("its body is not valid base64")
         return binascii.a2b_base64(compact)
