@@ -6,6 +6,7 @@ import base64
 import email
 import email.policy
 import re
+import tracemalloc
 from email.message import EmailMessage, Message
 from typing import Any
 
@@ -433,3 +434,20 @@ def test_objects_and_bytes_agree() -> None:
         message: Message[Any, Any] = email.message_from_bytes(raw, policy=policy)
         result = postbox().before_send(message)
         assert undone(result.as_bytes(policy=policy.clone(linesep="\n", max_line_length=0))) == raw
+
+
+def test_an_attachment_is_copied_once() -> None:
+    """The memory that a large message takes is that of the new message."""
+    attachment = b"Content-Type: application/pdf\nContent-Transfer-Encoding: base64\n\n" + b"A" * 76 + b"\n"
+    attachment += (b"A" * 76 + b"\n") * 40_000
+    raw = HEAD + multipart(html_part(), attachment, subtype=b"mixed")
+    ours = postbox()
+    ours.before_send(raw)  # what is loaded when first needed is no part of it
+    tracemalloc.start()
+    try:
+        tracked = ours.before_send(raw)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert undone(tracked) == raw
+    assert peak < 1.1 * len(raw)
