@@ -10,10 +10,23 @@ from typing import Any
 
 import pytest
 
-from postbox_plugin import Postbox, Settings
+from postbox_plugin import Mail, Postbox, Settings
 from postbox_plugin.links.scanner import scan
 
-__all__ = ["DOMAIN", "FOLDER", "KEY", "TRACKING_LINK", "files", "installation", "load", "needs_corpus", "restored"]
+__all__ = [
+    "DOMAIN",
+    "FOLDER",
+    "KEY",
+    "TRACKING_LINK",
+    "files",
+    "installation",
+    "load",
+    "needs_corpus",
+    "restored",
+    "rewritten",
+    "text_of",
+    "variants",
+]
 
 FOLDER = Path(os.environ.get("POSTBOX_CORPUS", "")).absolute() if os.environ.get("POSTBOX_CORPUS") else None
 
@@ -21,6 +34,7 @@ needs_corpus = pytest.mark.skipif(FOLDER is None, reason="POSTBOX_CORPUS does no
 
 DOMAIN = "click.example.com"
 KEY = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8"
+PLACEHOLDER = re.compile(r"\{\{[^{}<>]*\}\}|\*\|[^|<>]*\|\*")
 TRACKING_LINK = re.compile(rf"https?://{re.escape(DOMAIN)}/c/[A-Za-z0-9_-]+")
 
 
@@ -49,3 +63,21 @@ def restored(tracked: str, original: str, postbox: Postbox) -> str:
         if href
     ]
     return TRACKING_LINK.sub(lambda match: written[postbox.open(match[0]).index], tracked)
+
+
+def text_of(path: Path) -> str:
+    """A file's text, its line endings as they are."""
+    return path.read_bytes().decode("utf-8")
+
+
+def variants(path: Path) -> list[str]:
+    """A template as it ships and, where that has placeholders, once more with an address in the place of each."""
+    shipped = text_of(path)
+    filled = PLACEHOLDER.sub("https://filled.example/in?a=1&amp;b=2", shipped)
+    return [shipped] if filled == shipped else [shipped, filled]
+
+
+def rewritten(html: str) -> tuple[Postbox, str]:
+    """An installation, and what it makes of an HTML text."""
+    postbox = installation()
+    return postbox, postbox.track_html(html, Mail(sender="shop@example.com", recipient="reader@example.com"))

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conformance.corpus import TRACKING_LINK, files, installation, needs_corpus, restored
+from conformance.corpus import TRACKING_LINK, files, needs_corpus, restored, rewritten, text_of, variants
 from conformance.opinions import Node, html5lib_nodes, links, lxml_nodes, our_tags, reference_tags
-
-from postbox_plugin import Mail, Postbox
 
 pytestmark = needs_corpus
 
 TEMPLATES = [pytest.param(path, id=f"{path.parent.name}-{path.name}") for path in files("html")]
 MJML = [pytest.param(path, id=path.name) for path in files("mjml")]
-PLACEHOLDER = re.compile(r"\{\{[^{}<>]*\}\}|\*\|[^|<>]*\|\*")
 BROWSERS_DROP = {ord(character): None for character in "\t\n\r"}  # WHATWG URL, 4.4
 
 
@@ -77,23 +73,6 @@ def test_mjml_sources_are_left_alone(path: Path) -> None:
     assert links(our_tags(source)) == links(reference_tags(source))
     postbox, tracked = rewritten(source)
     assert restored(tracked, source, postbox) == source
-
-
-def text_of(path: Path) -> str:
-    """A file's text, its line endings as they are."""
-    return path.read_bytes().decode("utf-8")
-
-
-def variants(path: Path) -> list[str]:
-    """A template as it ships and, where that has placeholders, once more with an address in the place of each."""
-    shipped = text_of(path)
-    filled = PLACEHOLDER.sub("https://filled.example/in?a=1&amp;b=2", shipped)
-    return [shipped] if filled == shipped else [shipped, filled]
-
-
-def rewritten(html: str) -> tuple[Postbox, str]:
-    postbox = installation()
-    return postbox, postbox.track_html(html, Mail(sender="shop@example.com", recipient="reader@example.com"))
 
 
 def meanings(href: str) -> tuple[str, ...]:
