@@ -11,7 +11,7 @@ from typing import Any, Final
 from postbox_plugin.message import transfer
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.objects import body_of, shallow_copy
-from postbox_plugin.message.structure import AnyMessage, examine, is_inline
+from postbox_plugin.message.structure import AnyMessage, examine, is_inline, media_type
 
 __all__ = ["Convert", "converted", "converted_bytes"]
 
@@ -36,7 +36,7 @@ def converted(message: AnyMessage, convert: Convert, *, in_place: bool) -> AnyMe
             continue  # nor will a mail program read it
         if not body.faithful and not body.html.isascii():
             continue
-        new = convert(part.get_content_type(), body.html)
+        new = convert(media_type(part), body.html)
         if new is not None:
             html[id(part)] = new
     return _rebuilt(message, html, in_place=in_place) if html else None

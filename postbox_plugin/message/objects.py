@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -10,9 +11,15 @@ from postbox_plugin.mail import Headers
 from postbox_plugin.message.body import HtmlBody, html_body
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
-from postbox_plugin.message.structure import AnyMessage, charset_of, encoded_body, examine, is_inline
+from postbox_plugin.message.structure import AnyMessage, charset_of, encoded_body, examine, header_of, is_inline
 
 __all__ = ["MessageObject", "body_of", "shallow_copy"]
+
+
+MAX_ENCODED: Final = 4096
+"""The longest header that is encoded, in characters: the modern policies take a tenth of a millisecond for each."""
+
+_ESCAPED: Final = re.compile("[\udc80-\udcff]")  # bytes that are not ASCII, in a message that was parsed (PEP 383)
 
 
 class MessageObject:
@@ -31,11 +38,12 @@ class MessageObject:
         self._message: Final = message
         self._in_place: Final = in_place
         self.headers: Final = Headers((name, _as_written(message, name, value)) for name, value in message.raw_items())
-        self.untouchable, parts, self.convertible = _inline_html(message)
+        self.untouchable, parts, others = examine(message)
+        self.convertible = any(map(is_inline, others))
         self.bodies: Final[list[HtmlBody]] = []
         self.problem = ""
         self._parts: Final[list[AnyMessage]] = []
-        for part in parts:
+        for part in filter(is_inline, parts):
             try:
                 self.bodies.append(body_of(part))
             except Unreadable as error:
@@ -69,28 +77,18 @@ class MessageObject:
 
 
 def _as_written(message: AnyMessage, name: str, value: object) -> str:
-    """A header's value as it will stand in the message: an object that is written by its policy may hold decoded
-    text.
+    """A header's value as it will stand in the message: what was set may be decoded text, which the policy encodes.
+
+    8bit headers that were parsed stay as they are; nor is anything encoded that nobody would take for a header.
     """
     text = str(value)
-    if text.isascii() and isinstance(value, str):
+    if (text.isascii() and isinstance(value, str)) or _ESCAPED.search(text) or len(text) > MAX_ENCODED:
         return unfold(text)
     try:
         folded = message.policy.fold(name, value)  # type: ignore[arg-type]  # typeshed has text only; compat32 takes Header
-    except Exception:  # as in _inline_html
+    except Exception:  # the header parsers of the modern policies raise whatever happens inside them (IndexError, ...)
         return unfold(text)
     return unfold(folded.partition(":")[2])
-
-
-def _inline_html(message: AnyMessage) -> tuple[str, list[AnyMessage], bool]:
-    """Why the message must go out as it came; if it need not, its inline HTML parts, and whether it has other inline
-    parts of which a plugin may make HTML.
-    """
-    try:
-        reason, parts, others = examine(message)
-        return reason, list(filter(is_inline, parts)), any(map(is_inline, others))
-    except Exception:  # the header parser of the modern policies raises whatever happens inside it (IndexError, ...)
-        return "malformed: a header of one of its parts cannot be read", [], False
 
 
 def body_of(part: AnyMessage) -> HtmlBody:
@@ -101,7 +99,7 @@ def body_of(part: AnyMessage) -> HtmlBody:
     encoded = encoded_body(part)
     if encoded is None:
         raise Unreadable("its body is text that was not encoded: give set_payload() a charset")
-    return html_body(encoded, str(part.get("Content-Transfer-Encoding", "")), charset_of(part))
+    return html_body(encoded, header_of(part, "content-transfer-encoding") or "", charset_of(part))
 
 
 def _rebuilt(part: AnyMessage, payloads: Mapping[int, str], *, in_place: bool) -> AnyMessage:

@@ -14,7 +14,7 @@ from postbox_plugin.message.body import HtmlBody, html_body
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.headers import MESSAGE_ID, OWN_HEADERS, unfold
 from postbox_plugin.message.skeleton import Skeleton
-from postbox_plugin.message.structure import AnyMessage, charset_of, encoded_body, examine, is_inline
+from postbox_plugin.message.structure import AnyMessage, charset_of, encoded_body, examine, header_of, is_inline
 
 __all__ = ["RawMessage"]
 
@@ -71,9 +71,9 @@ class RawMessage:
                 self._add(part, span)
 
     def _add(self, part: AnyMessage, span: _Span) -> None:
-        encoding = str(part.get("Content-Transfer-Encoding", ""))
+        encoding = header_of(part, "content-transfer-encoding") or ""
+        encoded = str(memoryview(self._raw)[slice(*span)], "ascii", "surrogateescape")
         try:
-            encoded = str(memoryview(self._raw)[slice(*span)], "ascii", "surrogateescape")
             body = html_body(encoded, encoding, charset_of(part))
         except Unreadable as error:
             self.problem = str(error)

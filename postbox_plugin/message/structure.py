@@ -11,7 +11,16 @@ from typing import Any, Final, TypeAlias
 from postbox_plugin.message.charsets import Unreadable
 from postbox_plugin.message.skeleton import MAX_PARAMETER_BYTES
 
-__all__ = ["AnyMessage", "charset_of", "encoded_body", "examine", "is_inline", "walk"]
+__all__ = [
+    "AnyMessage",
+    "charset_of",
+    "encoded_body",
+    "examine",
+    "header_of",
+    "is_inline",
+    "media_type",
+    "walk",
+]
 
 MAX_DEPTH: Final = 32
 
@@ -51,9 +60,34 @@ def examine(message: AnyMessage) -> tuple[str, list[AnyMessage], list[AnyMessage
     return "", html, others
 
 
+def header_of(part: AnyMessage, name: str) -> str | None:
+    """The value of a part's first header of that name, as it was written or set.
+
+    Its policy is not asked: the header parsers of the modern policies take time that grows with the square of the
+    length, and raise whatever happens inside them.
+
+    :param name: in lower case.
+    """
+    return next((str(value) for field, value in part.raw_items() if field.lower() == name), None)
+
+
+def media_type(part: AnyMessage) -> str:
+    """The type of a part, without parameters, in lower case; what is none is ``text/plain`` (RFC 2045, 5.2)."""
+    content_type = header_of(part, "content-type")
+    if content_type is None:
+        return part.get_default_type()  # message/rfc822 in a digest
+    kind = _without_parameters(content_type)
+    return kind if kind.count("/") == 1 else "text/plain"
+
+
 def is_inline(part: AnyMessage) -> bool:
     """Whether a part is shown as part of the mail; an unknown disposition makes it an attachment (RFC 2183, 2.8)."""
-    return part.get_content_disposition() in (None, "inline")
+    disposition = header_of(part, "content-disposition")
+    return disposition is None or _without_parameters(disposition) == "inline"
+
+
+def _without_parameters(value: str) -> str:
+    return value.partition(";")[0].strip().lower()
 
 
 def encoded_body(part: AnyMessage) -> str | None:
@@ -74,7 +108,7 @@ def charset_of(part: AnyMessage) -> str:
 
     :raises Unreadable: if the header is longer than anybody should parse.
     """
-    content_type = str(part.get("Content-Type", ""))
+    content_type = header_of(part, "content-type") or ""
     if len(content_type) > MAX_PARAMETER_BYTES:
         raise Unreadable(f"its Content-Type has more than {MAX_PARAMETER_BYTES} bytes")
     return _charset_of(content_type)
@@ -89,7 +123,7 @@ def _charset_of(content_type: str) -> str:
 
 def walk(message: AnyMessage, depth: int = 0) -> Iterator[tuple[AnyMessage, str, int]]:
     """The message and its parts with their types, but no part of an enclosed message (RFC 2046, 5.2)."""
-    content_type = message.get_content_type()
+    content_type = media_type(message)
     yield message, content_type, depth
     if not content_type.startswith("multipart/") or depth > MAX_DEPTH:
         return

@@ -22,8 +22,9 @@ from postbox_plugin.errors import PostboxError
 from postbox_plugin.links.references import decode_attribute
 from postbox_plugin.links.rewrite import Edit, apply, links_of
 from postbox_plugin.message.charsets import Unreadable
+from postbox_plugin.message.headers import unfold
 from postbox_plugin.message.objects import body_of
-from postbox_plugin.message.structure import AnyMessage, is_inline, walk
+from postbox_plugin.message.structure import AnyMessage, header_of, is_inline, walk
 
 __all__ = ["MARK", "Layout", "MarkedLink", "layout_of"]
 
@@ -84,7 +85,7 @@ def layout_of(message: Message[Any, Any] | bytes | str, *, working_links: bool =
         texts, images = [message], {}
     else:
         parsed: AnyMessage = email.message_from_bytes(message) if isinstance(message, bytes) else message
-        subject, sender = _header(parsed, "Subject"), _header(parsed, "From")
+        subject, sender = _header(parsed, "subject"), _header(parsed, "from")
         texts, images = _bodies(parsed), _images(parsed)
     parts: list[str] = []
     links: list[MarkedLink] = []
@@ -131,7 +132,7 @@ def _images(message: AnyMessage) -> dict[str, str]:
     """The pictures inside the message, by Content-ID, each as an address that holds it (RFC 2397)."""
     found: dict[str, str] = {}
     for part, content_type, _ in walk(message):
-        content_id = str(part.get("Content-ID", "")).strip()
+        content_id = (header_of(part, "content-id") or "").strip()
         if content_id and content_type.startswith("image/"):
             data = part.get_payload(decode=True)
             assert isinstance(data, bytes), "an image has no parts"
@@ -141,8 +142,8 @@ def _images(message: AnyMessage) -> dict[str, str]:
 
 
 def _header(message: AnyMessage, name: str) -> str:
+    text = unfold(header_of(message, name) or "")
     try:
-        text = str(message.get(name, ""))
         return str(make_header(decode_header(text)))
     except (HeaderParseError, LookupError, ValueError):  # as it stands, then
         return text
